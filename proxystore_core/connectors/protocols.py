@@ -1,0 +1,162 @@
+"""What a connector is: one small protocol, and one more for each further ability.
+
+Every channel implements `Connector`. What only some channels can do is a
+protocol of its own, tested with `isinstance`, so that nothing ever raises
+`NotImplementedError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from proxystore_core.exceptions import MissingReason
+from proxystore_core.serialize import BytesLike
+
+KeyT = TypeVar("KeyT", bound=tuple[Any, ...])
+
+
+@runtime_checkable
+class Connector(Protocol[KeyT]):
+    """A channel that carries bytes from a producer to consumers.
+
+    Keys are hashable, picklable `NamedTuple`s of strings and integers.
+    """
+
+    def put(self, obj: BytesLike) -> KeyT:
+        """Store bytes and return the key they lie under."""
+        ...
+
+    def put_batch(self, objs: Sequence[BytesLike]) -> list[KeyT]:
+        """Store several objects; all are stored, or none."""
+        ...
+
+    def get(self, key: KeyT) -> BytesLike | None:
+        """Return the bytes of a key (read-only), or `None` where there are none."""
+        ...
+
+    def get_batch(self, keys: Sequence[KeyT]) -> list[BytesLike | None]:
+        """Return the bytes of several keys, in their order."""
+        ...
+
+    def exists(self, key: KeyT) -> bool:
+        """Tell whether the key has an object."""
+        ...
+
+    def evict(self, key: KeyT) -> None:
+        """Remove the object of a key; removing nothing is no error."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """Return what `from_config` needs, of JSON types only and small."""
+        ...
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Connector[KeyT]:
+        """Make a connector of the same channel, in this or another process."""
+        ...
+
+    def close(self) -> None:
+        """Let go of resources; calling it twice is no error."""
+        ...
+
+
+@runtime_checkable
+class DeferrableConnector(Protocol[KeyT]):
+    """A connector that can make a key before there is an object."""
+
+    def new_key(self, obj: BytesLike | None = None) -> KeyT:
+        """Return a key that `set` takes later."""
+        ...
+
+    def set(self, key: KeyT, obj: BytesLike) -> None:
+        """Store bytes under a key of `new_key`; readers see all of them or none."""
+        ...
+
+
+@runtime_checkable
+class VectoredConnector(Protocol[KeyT]):
+    """A connector that writes the parts of an object in place, without joining them."""
+
+    def put_parts(self, parts: Sequence[BytesLike]) -> KeyT:
+        """Store the concatenation of the parts."""
+        ...
+
+
+@runtime_checkable
+class VectoredDeferrableConnector(Protocol[KeyT]):
+    """A deferrable connector that writes the parts of an object in place."""
+
+    def set_parts(self, key: KeyT, parts: Sequence[BytesLike]) -> None:
+        """Store the concatenation of the parts under a key of `new_key`."""
+        ...
+
+
+@runtime_checkable
+class ZeroCopyConnector(Protocol[KeyT]):
+    """A connector whose objects can be mapped instead of read."""
+
+    def get_view(self, key: KeyT) -> memoryview | None:
+        """Map the object of a key.
+
+        Returns:
+            A writable view of private, copy-on-write pages: reading shares the
+            pages of the channel, writing changes only this view. The view, and
+            everything made from it, holds the mapping. `None` where there is no
+            object.
+        """
+        ...
+
+
+@runtime_checkable
+class EnumerableConnector(Protocol[KeyT]):
+    """A connector that can tell which objects it holds."""
+
+    def keys(self) -> Iterator[KeyT]:
+        """Iterate over the keys of all objects in the channel."""
+        ...
+
+
+class Usage(NamedTuple):
+    """What a channel holds.
+
+    Attributes:
+        objects: Number of objects.
+        nbytes: Bytes of these objects.
+        reserved: Bytes kept beside them for reuse.
+        limit: Bytes allowed, or `None` for no limit.
+    """
+
+    objects: int
+    nbytes: int
+    reserved: int = 0
+    limit: int | None = None
+
+
+@runtime_checkable
+class AccountingConnector(Protocol):
+    """A connector that knows how much it holds."""
+
+    def usage(self) -> Usage:
+        """Count what the channel holds now."""
+        ...
+
+
+@runtime_checkable
+class ExplainingConnector(Protocol[KeyT]):
+    """A connector that remembers what became of a key."""
+
+    def missing_reason(self, key: KeyT) -> MissingReason:
+        """Say why a key has no object; called only after `get` found none."""
+        ...
+
+    def expire(self, key: KeyT) -> None:
+        """Remove the object of a key as `evict` does, and remember it as expired."""
+        ...
+
+
+@runtime_checkable
+class TrustedConnector(Protocol):
+    """A connector whose bytes need no digest: they never leave this user and node."""
+
+    trusted: ClassVar[bool]

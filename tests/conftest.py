@@ -1,0 +1,78 @@
+"""Fixtures that fail a test which leaves something behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+SHM = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+
+
+def _shared_memory() -> set[str]:
+    if SHM is None:
+        return set()
+    return {str(p) for root in SHM.glob("proxystore-*") for p in root.iterdir() if p.is_dir()}
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    base = Path("/proc/self/fd")
+    if not base.is_dir():
+        return found
+    for entry in base.iterdir():
+        try:
+            found[entry.name] = str(entry.readlink())
+        except OSError:
+            continue
+    return found
+
+
+def _children() -> set[int]:
+    path = Path(f"/proc/self/task/{os.getpid()}/children")
+    return {int(pid) for pid in path.read_text().split()} if path.exists() else set()
+
+
+def _threads() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if not t.daemon}
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 10.0) -> bool:
+    """Poll until the condition holds; tell whether it did within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        pause.wait(0.01)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves shared memory, descriptors, threads or processes behind."""
+    shm, fds, children, threads = _shared_memory(), _descriptors(), _children(), _threads()
+    yield
+    problems: list[str] = []
+
+    def check() -> bool:
+        gc.collect()
+        problems.clear()
+        if left := _shared_memory() - shm:
+            problems.append(f"shared memory left: {sorted(left)}")
+        new = {n: t for n, t in _descriptors().items() if n not in fds}
+        if left_fds := {n: t for n, t in new.items() if "proxystore" in t or t.startswith("socket:")}:
+            problems.append(f"descriptors left: {left_fds}")
+        if left_children := _children() - children:
+            problems.append(f"processes left: {sorted(left_children)}")
+        if left_threads := _threads() - threads:
+            problems.append(f"threads left: {sorted(t.name for t in left_threads)}")
+        return not problems
+
+    if not wait_until(check, timeout=5.0):
+        pytest.fail("; ".join(problems))
