@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-SHM = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+BASE = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
+ROOT = BASE / f"proxystore-test-{os.getpid()}"
+os.environ["PROXYSTORE_SHM_ROOT"] = str(ROOT)  # of this run alone; processes it starts inherit it
 
 
 def _shared_memory() -> set[str]:
-    if SHM is None:
-        return set()
-    return {str(p) for root in SHM.glob("proxystore-*") for p in root.iterdir() if p.is_dir()}
+    return {str(path) for path in ROOT.iterdir()} if ROOT.is_dir() else set()
 
 
 def _descriptors() -> dict[str, str]:
@@ -76,3 +78,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
     if not wait_until(check, timeout=5.0):
         pytest.fail("; ".join(problems))
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(ROOT, ignore_errors=True)
