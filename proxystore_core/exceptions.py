@@ -18,11 +18,13 @@ also derives from the builtin that a caller would naturally catch.
         * `StoreExistsError` (`ValueError`)
         * `StoreNotFoundError` (`KeyError`)
         * `StoreConfigError` (`ValueError`)
+        * `StoreArgumentError` (`ValueError`)
+        * `StoreUnsupportedError` (`NotImplementedError`, `TypeError`)
         * `ProxyStoreFactoryError` (`TypeError`)
         * `NonProxiableTypeError` (`TypeError`)
         * `ProxyResolveMissingKeyError` (`KeyError`)
         * `LifetimeError`
-            * `LifetimeClosedError`
+            * `LifetimeClosedError` (`RuntimeError`)
         * `FutureError`
             * `FutureTimeoutError` (`TimeoutError`)
             * `FutureCancelledError`
@@ -175,6 +177,14 @@ class StoreConfigError(StoreError, ValueError):
     """A store's configuration is incomplete or contradicts itself."""
 
 
+class StoreArgumentError(StoreError, ValueError):
+    """Arguments of a call contradict each other, or one has no meaning."""
+
+
+class StoreUnsupportedError(StoreError, NotImplementedError, TypeError):
+    """A store cannot do this at all, mostly because its connector cannot."""
+
+
 class ProxyStoreFactoryError(StoreError, TypeError):
     """A proxy was expected to come from a store, and does not."""
 
@@ -223,7 +233,7 @@ class LifetimeError(StoreError):
     """A lifetime cannot do what was asked."""
 
 
-class LifetimeClosedError(LifetimeError):
+class LifetimeClosedError(LifetimeError, RuntimeError):
     """The lifetime ended before."""
 
 
