@@ -9,6 +9,7 @@ also derives from the builtin that a caller would naturally catch.
         * `CorruptObjectError` (`ValueError`)
     * `ProxyResolveError`
     * `ConnectorError`
+        * `ConnectorConfigError` (`ValueError`)
         * `InvalidKeyError` (`ValueError`)
         * `ObjectTooLargeError` (`ValueError`)
         * `StorageFullError` (`OSError`)
@@ -37,6 +38,8 @@ also derives from the builtin that a caller would naturally catch.
         * `ArgumentSerializationError` (`TypeError`)
         * `ResultSerializationError` (`TypeError`)
         * `ReferenceUnreachableError` (`ConnectionError`)
+        * `ExecutorConfigError` (`ValueError`)
+        * `WorkerSetupError` (`ImportError`)
 """
 
 from __future__ import annotations
@@ -106,6 +109,10 @@ class ProxyResolveError(ProxyStoreError):
 
 class ConnectorError(ProxyStoreError):
     """A channel failed."""
+
+
+class ConnectorConfigError(ConnectorError, ValueError):
+    """The arguments of a connector cannot be used as they are."""
 
 
 class InvalidKeyError(ConnectorError, ValueError):
@@ -318,6 +325,28 @@ class ReferenceUnreachableError(AutoProxyError, ConnectionError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, {"host": self.host})
+
+
+class ExecutorConfigError(AutoProxyError, ValueError):
+    """An executor cannot be set up as asked."""
+
+
+class WorkerSetupError(AutoProxyError, ImportError):
+    """Workers lack a package that tasks need to get their arguments.
+
+    Attributes:
+        module: The module that they cannot import.
+        executor: Name of the executor that they work for.
+    """
+
+    def __init__(self, message: str, *, module: str, executor: str) -> None:
+        self.module = module
+        self.executor = executor
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {"module": self.module, "executor": self.executor}
+        return _rebuild, (type(self), self.args, fields)
 
 
 def _rebuild(
