@@ -1,0 +1,209 @@
+"""The submit side of the auto-proxy engine: it stores arguments and owns all that is stored."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from proxystore_core.autoproxy.call import Call, Tally, all_small, bound_values
+from proxystore_core.autoproxy.containers import walk
+from proxystore_core.autoproxy.handles import Keeper, find_entry
+from proxystore_core.autoproxy.policy import Policy
+from proxystore_core.autoproxy.refs import REFS, Envelope, Ref, channel_of
+from proxystore_core.autoproxy.results import persist, proxy_of, reference
+from proxystore_core.autoproxy.settings import Settings
+from proxystore_core.autoproxy.task import Remote, Task
+from proxystore_core.exceptions import AutoProxyError, ProxyStoreError
+from proxystore_core.proxy import Proxy
+from proxystore_core.store.base import Store
+
+
+class Stats(NamedTuple):
+    """What a session did.
+
+    Attributes:
+        puts: Objects stored for arguments.
+        nbytes: Bytes of these objects.
+        refs: References passed to tasks.
+        hits: How many of them were to objects that were in the store already.
+        results: Results, and parts of results, that came back as references.
+        result_nbytes: Bytes of these.
+        alive: Objects that someone holds now.
+        evicted: Objects evicted.
+    """
+
+    puts: int
+    nbytes: int
+    refs: int
+    hits: int
+    results: int
+    result_nbytes: int
+    alive: int
+    evicted: int
+
+
+class Session:
+    """Owns everything that its tasks store, and evicts it when nobody needs it.
+
+    Args:
+        store: Where large objects go. All workers should reach it.
+        policy: What travels by reference.
+        own_store: Close the store with the session.
+        wrapped: Show a task's function as `__wrapped__` of its `Remote`.
+        adopt_results: Evict a result with its last holder; else results stay in the store,
+            and their proxies pickle as references.
+    """
+
+    def __init__(
+        self,
+        store: Store[Any],
+        policy: Policy | None = None,
+        *,
+        own_store: bool = False,
+        wrapped: bool = True,
+        adopt_results: bool = True,
+    ) -> None:
+        self.store = store
+        self.policy = Policy() if policy is None else policy
+        self.own_store = own_store
+        self._channel = channel_of(store)
+        self._keeper = Keeper(store, temporary=own_store)
+        self._wrapped = wrapped
+        self._adopt = adopt_results
+        self._settings: dict[Policy, Settings] = {}
+        self._depth = self.policy.depth
+        self._base = self._settings_for(self.policy)
+        self._lock = threading.Lock()
+        self._tally = Tally()
+        self._results = self._result_nbytes = 0
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session was closed."""
+        return self._keeper.closed
+
+    def prepare(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        policy: Policy | None = None,
+        name: str | None = None,
+    ) -> Task:
+        """Store what is large of a call's arguments.
+
+        Args:
+            func: The function.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            policy: The policy for this call; `None` for that of the session.
+            name: Name of the task, for messages; `None` for that of the function.
+
+        Returns:
+            What the engine runs instead, and the lease to hold meanwhile. Each try of a task
+            may be prepared anew, or the lease be held until the last one.
+
+        Raises:
+            ArgumentSerializationError: If an argument cannot be serialized; nothing is left
+                in the store.
+            AutoProxyError: If the session is closed.
+        """
+        if self._keeper.closed:
+            raise AutoProxyError("The session is closed: make a new one to submit tasks.")
+        settings = self._base if policy is None else self._settings_for(policy)
+        args = tuple(args)
+        kwargs = kwargs or {}
+        bound = bound_values(func)
+        if (
+            all_small(args, settings.policy)
+            and all_small(kwargs.values(), settings.policy)
+            and all_small(bound, settings.policy)
+        ):
+            return Task(Remote(func, settings), args, kwargs)
+        call = Call(self._keeper, self._channel, settings.policy, self._tally, func, name)
+        try:
+            if bound:
+                func, args, kwargs = call.unbind(func, args, kwargs)
+            args = tuple([call.encode(value, i) for i, value in enumerate(args)])
+            kwargs = {key: call.encode(value, key) for key, value in kwargs.items()}
+        except BaseException:
+            call.lease.release()  # the traceback holds the frames, but not what they stored
+            raise
+        return Task(Remote(func, settings), args, kwargs, call.lease, call.stored)
+
+    def result(self, value: Any) -> Any:
+        """Make proxies of what came back by reference.
+
+        Args:
+            value: What the task's `Remote` returned.
+
+        Returns:
+            The result. What is large of it is a `Proxy`; its object is evicted when the last
+            one who holds it lets go.
+        """
+        if type(value) is not Envelope:
+            return value
+        return walk(value.value, self._adopted, depth=self._depth, only=REFS)
+
+    def persist(self, proxy: Proxy[Any], store: Store[Any] | None = None) -> Proxy[Any]:
+        """Make the object of a result outlive the session; see `persist`."""
+        return persist(proxy, store)
+
+    def stats(self) -> Stats:
+        """Count what the session did."""
+        did = self._tally
+        results = (self._results, self._result_nbytes)
+        kept = (len(self._keeper), self._keeper.evicted)
+        return Stats(did.puts, did.nbytes, did.refs, did.hits, *results, *kept)
+
+    def close(self, *, bring_home: bool = True) -> None:
+        """Evict everything; calling it twice is no error.
+
+        Args:
+            bring_home: Take results that are still held into this process first, so that their
+                proxies go on working. What can be mapped is only mapped.
+        """
+        if self._keeper.closed:
+            return
+        if bring_home:
+            for entry in self._keeper.entries():
+                factory = entry.factory() if entry.factory is not None else None
+                if factory is not None:
+                    try:
+                        factory.bring_home()
+                    except (ProxyStoreError, OSError) as error:
+                        warnings.warn(f"A result was lost: {error}", RuntimeWarning, stacklevel=2)
+        self._keeper.close()
+        if self.own_store:
+            self.store.close()
+
+    def _settings_for(self, policy: Policy) -> Settings:
+        try:
+            found = self._settings.get(policy)
+        except TypeError:  # should_proxy is an object without a hash
+            return Settings(self._channel, policy, wrapped=self._wrapped)
+        if found is None:
+            found = Settings(self._channel, policy, wrapped=self._wrapped)
+            self._depth = max(self._depth, policy.depth)
+            self._settings[policy] = found
+        return found
+
+    def _adopted(self, ref: Ref) -> Any:
+        with self._lock:
+            self._results += 1
+            self._result_nbytes += ref.nbytes
+        entry = find_entry(ref)  # an argument that came back, of this session or another
+        if entry is None:
+            if not self._adopt:
+                return reference(self.store, ref.key, ref.info)
+            entry = self._keeper.adopt(ref)
+        return proxy_of(ref, entry, writable=self.policy.writable)
