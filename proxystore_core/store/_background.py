@@ -6,6 +6,7 @@ before it is needed. A forked child starts without any.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -39,9 +40,12 @@ class Workers:
             self._tasks.put((future, lambda: function(*args, **kwargs)))
             self._free -= 1
             if self._free < 0 and self._workers < _MAX_WORKERS:
-                self._workers += 1
-                self._free += 1
-                threading.Thread(target=self._work, name="proxystore-worker", daemon=True).start()
+                with contextlib.suppress(RuntimeError):  # no threads: it remains to be cancelled
+                    threading.Thread(
+                        target=self._work, name="proxystore-worker", daemon=True
+                    ).start()
+                    self._workers += 1
+                    self._free += 1
         return future
 
     def _work(self) -> None:
@@ -78,15 +82,7 @@ class Timers:
         self._running = False
 
     def call_at(self, when: float, function: Callable[[], None]) -> int:
-        """Call a function once.
-
-        Args:
-            when: Time of the clock `time.monotonic`, in seconds.
-            function: What to call; it should hand long work on to `submit`.
-
-        Returns:
-            The number that `cancel` takes.
-        """
+        """Call a function once; it should hand long work on to `submit`."""
         with self._changed:
             number = next(self._number)
             heapq.heappush(self._heap, (when, number, function))
@@ -97,7 +93,7 @@ class Timers:
         return number
 
     def cancel(self, number: int) -> None:
-        """Do not call a function; one that was called already is no error."""
+        """Forget a call."""
         with self._changed:
             self._heap = [entry for entry in self._heap if entry[1] != number]
             heapq.heapify(self._heap)
@@ -119,7 +115,7 @@ class Timers:
 
 
 _workers = Workers()
-timers = Timers()
+_timers = Timers()
 
 
 def submit(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -131,9 +127,23 @@ def submit(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Futur
     return _workers.submit(function, *args, **kwargs)
 
 
+def call_at(when: float, function: Callable[[], None]) -> int:
+    """Call a function once, at a time of the clock `time.monotonic`.
+
+    Returns:
+        The number that `cancel` takes.
+    """
+    return _timers.call_at(when, function)
+
+
+def cancel(number: int) -> None:
+    """Do not call what `call_at` was told to; if it was called already, that is no error."""
+    _timers.cancel(number)
+
+
 def _after_fork() -> None:
-    global _workers, timers
-    _workers, timers = Workers(), Timers()
+    global _workers, _timers
+    _workers, _timers = Workers(), Timers()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -17,6 +17,7 @@ from proxystore_core.serialize import (
     read_header,
     serialize,
 )
+from proxystore_core.store._outcome import IDENTIFIER as _OUTCOME
 from proxystore_core.store.types import DeserializerT, SerializerT
 
 _RAW = dump_raw(b"").serializer
@@ -116,7 +117,10 @@ class Codec:
                     return load(load_raw(buffer, verify=verify), writable=writable)
                 except CorruptObjectError:
                     raise error from None
-        raw = read_header(buffer).serializer == _RAW
+        made_by = read_header(buffer).serializer
+        if made_by == _OUTCOME:  # of a future: no affair of the user's functions
+            return load(buffer, verify=verify)
+        raw = made_by == _RAW
         data = bytes(load_raw(buffer, verify=verify)) if raw else bytes(buffer)
         try:
             return deserializer(data)

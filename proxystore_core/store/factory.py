@@ -202,7 +202,7 @@ class PollingStoreFactory(StoreFactory[ConnectorT, T]):
         start = time.perf_counter_ns()
         obj = wait(self, self.polling_timeout)
         self._time("factory.polling_resolve", start)
-        return cast("T", obj)
+        return obj
 
 
 def _unpickle(
