@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from proxystore_core.exceptions import CorruptObjectError
+
 if TYPE_CHECKING:
     from proxystore_core.serialize import BytesLike
 
@@ -71,6 +73,21 @@ def write_all(fd: int, parts: Sequence[bytes | memoryview]) -> None:
                 batch, size = [], 0
     if batch:
         _write_batch(fd, batch)
+
+
+def read_all(fd: int, buffer: bytearray) -> None:
+    """Fill a buffer from the beginning of a file.
+
+    Raises:
+        CorruptObjectError: The file is shorter.
+    """
+    view = memoryview(buffer)
+    os.lseek(fd, 0, os.SEEK_SET)
+    while view:
+        count = os.readv(fd, [view[:_MAX_WRITE]])
+        if count == 0:
+            raise CorruptObjectError(f"{len(view)} bytes at the end of the file are missing.")
+        view = view[count:]
 
 
 def _write_batch(fd: int, batch: list[bytes | memoryview]) -> None:

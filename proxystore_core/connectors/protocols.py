@@ -14,6 +14,8 @@ from proxystore_core.exceptions import MissingReason
 from proxystore_core.serialize import BytesLike
 
 KeyT = TypeVar("KeyT", bound=tuple[Any, ...])
+KeyT_co = TypeVar("KeyT_co", bound=tuple[Any, ...], covariant=True)
+KeyT_contra = TypeVar("KeyT_contra", bound=tuple[Any, ...], contravariant=True)
 
 
 @runtime_checkable
@@ -75,28 +77,28 @@ class DeferrableConnector(Protocol[KeyT]):
 
 
 @runtime_checkable
-class VectoredConnector(Protocol[KeyT]):
+class VectoredConnector(Protocol[KeyT_co]):
     """A connector that writes the parts of an object in place, without joining them."""
 
-    def put_parts(self, parts: Sequence[BytesLike]) -> KeyT:
+    def put_parts(self, parts: Sequence[BytesLike]) -> KeyT_co:
         """Store the concatenation of the parts."""
         ...
 
 
 @runtime_checkable
-class VectoredDeferrableConnector(Protocol[KeyT]):
+class VectoredDeferrableConnector(Protocol[KeyT_contra]):
     """A deferrable connector that writes the parts of an object in place."""
 
-    def set_parts(self, key: KeyT, parts: Sequence[BytesLike]) -> None:
+    def set_parts(self, key: KeyT_contra, parts: Sequence[BytesLike]) -> None:
         """Store the concatenation of the parts under a key of `new_key`."""
         ...
 
 
 @runtime_checkable
-class ZeroCopyConnector(Protocol[KeyT]):
+class ZeroCopyConnector(Protocol[KeyT_contra]):
     """A connector whose objects can be mapped instead of read."""
 
-    def get_view(self, key: KeyT) -> memoryview | None:
+    def get_view(self, key: KeyT_contra) -> memoryview | None:
         """Map the object of a key.
 
         Returns:
@@ -109,10 +111,10 @@ class ZeroCopyConnector(Protocol[KeyT]):
 
 
 @runtime_checkable
-class EnumerableConnector(Protocol[KeyT]):
+class EnumerableConnector(Protocol[KeyT_co]):
     """A connector that can tell which objects it holds."""
 
-    def keys(self) -> Iterator[KeyT]:
+    def keys(self) -> Iterator[KeyT_co]:
         """Iterate over the keys of all objects in the channel."""
         ...
 
@@ -143,14 +145,14 @@ class AccountingConnector(Protocol):
 
 
 @runtime_checkable
-class ExplainingConnector(Protocol[KeyT]):
+class ExplainingConnector(Protocol[KeyT_contra]):
     """A connector that remembers what became of a key."""
 
-    def missing_reason(self, key: KeyT) -> MissingReason:
+    def missing_reason(self, key: KeyT_contra) -> MissingReason:
         """Say why a key has no object; called only after `get` found none."""
         ...
 
-    def expire(self, key: KeyT) -> None:
+    def expire(self, key: KeyT_contra) -> None:
         """Remove the object of a key as `evict` does, and remember it as expired."""
         ...
 

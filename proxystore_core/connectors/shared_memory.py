@@ -1,53 +1,79 @@
-"""A channel through memory that the processes of one node share."""
+"""A channel through memory that the processes of one node share.
+
+Every object is a file in a directory of a memory file system. Putting one costs
+one copy; getting one costs a few system calls, whatever its size, because it is
+mapped and not read.
+"""
 
 from __future__ import annotations
 
-import mmap
 import os
-import re
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
-from uuid import uuid4
 
-from proxystore_core.connectors._parts import byte_views, write_all
+from proxystore_core.connectors._channel import Channel
+from proxystore_core.connectors._directory import (
+    StoreInfo,
+    open_store,
+    read_info,
+    shared_memory_root,
+)
+from proxystore_core.connectors._issued import is_object_id
+from proxystore_core.connectors._ledger import closed_error
+from proxystore_core.connectors._limits import choose_limits
+from proxystore_core.connectors._parts import byte_views
+from proxystore_core.connectors._process import host_of, node_id
+from proxystore_core.connectors._reaping import reap_spill, reap_stores
+from proxystore_core.connectors._spill import default_spill_dir
 from proxystore_core.connectors.protocols import Usage
-from proxystore_core.exceptions import ConnectorClosedError, InvalidKeyError, MissingReason
+from proxystore_core.exceptions import (
+    ConnectorClosedError,
+    ConnectorUnavailableError,
+    InvalidKeyError,
+    MissingReason,
+)
 
 if TYPE_CHECKING:
     from proxystore_core.serialize import BytesLike
-
-_ID = re.compile(r"[0-9a-z]{1,16}-[0-9a-z]{1,13}")
 
 
 class SharedMemoryKey(NamedTuple):
     """Key of an object in a `SharedMemoryConnector`.
 
     Attributes:
-        object_id: Id of the object, unique for all time.
+        object_id: Id of the object, never issued twice.
     """
 
     object_id: str
 
 
-def _root() -> str:
-    root = os.environ.get("PROXYSTORE_SHM_ROOT")
-    if not root:
-        base = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
-        root = f"{base}/proxystore-{os.getuid()}"
-    os.makedirs(root, mode=0o700, exist_ok=True)
-    return root
-
-
-def _remove(directory: str, pid: int) -> None:
-    if pid == os.getpid():
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 class SharedMemoryConnector:
-    """A connector that keeps every object in a mapped file of a memory file system."""
+    """A connector that keeps every object in a mapped file of a memory file system.
+
+    The directory belongs to the connector that made it. When that one is closed
+    or collected, or its process ends in any way, the directory goes with all
+    objects; what a process still maps stays valid for it. Other connectors,
+    and forked children, only use the directory.
+
+    Args:
+        directory: Directory of the store. By default a new one under
+            `$PROXYSTORE_SHM_ROOT`, else `/dev/shm/proxystore-<uid>`, else the
+            temporary directory. If it has a living owner this connector attaches
+            to it, and the limits below are the owner's; else it makes it.
+        quota: Bytes that all segments of the store may take together, as a number
+            or as text like `'4 GB'`; by default half of the device or of the
+            memory, whichever is less.
+        spill_dir: Directory for what does not fit into the quota; by default one
+            under the temporary directory.
+        spill: Whether to write to disk what does not fit, instead of raising.
+        recycle: Bytes of evicted segments to keep for reuse, as `quota`; by default
+            a quarter of the quota in memory, and none on disk.
+
+    Raises:
+        ConnectorConfigError: A limit is unusable, or the directory holds other files.
+        ConnectorUnavailableError: The directory cannot be made, or is somebody else's.
+    """
 
     trusted: ClassVar[bool] = True
 
@@ -60,20 +86,26 @@ class SharedMemoryConnector:
         spill: bool = True,
         recycle: int | str | None = None,
     ) -> None:
-        self._owner = directory is None or not os.path.isdir(directory)
-        self.directory = directory or f"{_root()}/{uuid4().hex[:10]}"
-        self._setup()
-        if self._owner:
-            os.makedirs(self.directory, mode=0o700)
-            self._finalizer = weakref.finalize(self, _remove, self.directory, os.getpid())
+        root = shared_memory_root() if directory is None else os.path.abspath(directory)
+        limits = choose_limits(root, quota, recycle)
+        if spill:
+            spill_dir = os.path.abspath(spill_dir) if spill_dir else default_spill_dir()
+            reap_spill(spill_dir)
+        if directory is None:
+            reap_stores(root)
+        info, owner = open_store(
+            None if directory is None else root,
+            *limits,
+            spill_dir if spill else None,
+        )
+        self._attach(info, owner)
 
-    def _setup(self) -> None:
+    def _attach(self, info: StoreInfo, owner: int | None) -> None:
+        self.directory = info.directory
+        self._node = info.node
         self._closed = False
-        self._writer = uuid4().hex[:12]
-        self._pid = os.getpid()
-        self._count = 0
-        self._deferred: set[str] = set()
-        self._expired: set[str] = set()
+        self._channel: Channel | None = Channel(info, owner)
+        self._finalizer = weakref.finalize(self, self._channel.close)
 
     def __enter__(self) -> Self:
         return self
@@ -85,120 +117,170 @@ class SharedMemoryConnector:
         return f"{type(self).__name__}({self.directory!r})"
 
     def close(self) -> None:
+        """Let go of the directory; its owner removes it, with all objects."""
         self._closed = True
-        if self._owner:
+        if self._channel is not None:
             self._finalizer()
+            self._channel = None
 
     def config(self) -> dict[str, Any]:
-        return {"directory": self.directory, "host": os.uname().nodename}
+        """Return what `from_config` needs to attach to the directory."""
+        return {"directory": self.directory, "host": self._node}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
+        """Attach to the directory of a connector; it is never made anew.
+
+        Where it is gone, its objects read as absent, with the reason that their
+        store was closed. A configuration without a host is one that a user wrote:
+        it is taken as the arguments of the constructor.
+
+        Raises:
+            ConnectorUnavailableError: The directory is on another host.
+        """
         if "host" not in config:
             return cls(**config)
-        self = cls.__new__(cls)
-        self._owner = False
-        self.directory = config["directory"]
-        self._setup()
-        return self
+        directory, node = config["directory"], config["host"]
+        info = read_info(directory)
+        if info is not None and info.node != node:
+            info = None  # one of the same path, on another host
+        if info is None and node != node_id():
+            raise ConnectorUnavailableError(
+                f"The objects in {directory} are in the memory of host {host_of(node)!r}, and this "
+                f"is {host_of(node_id())!r} (or it was rebooted). Use a connector that reaches "
+                "across hosts, such as FileConnector on a shared file system."
+            )
+        connector = cls.__new__(cls)
+        if info is not None:
+            connector._attach(info, None)
+        else:
+            connector.directory, connector._node = directory, node
+            connector._closed, connector._channel = False, None
+        return connector
 
     def new_key(self, obj: BytesLike | None = None) -> SharedMemoryKey:
-        key = self._issue()
-        self._deferred.add(key.object_id)
-        return key
+        """Return a key that `set` takes later.
 
-    def _issue(self) -> SharedMemoryKey:
-        if self._pid != os.getpid():
-            self._writer, self._pid = uuid4().hex[:12], os.getpid()
-        self._count += 1
-        return SharedMemoryKey(f"{self._writer}-{self._count:x}")
+        Args:
+            obj: Ignored.
+        """
+        return SharedMemoryKey(self._writable().issue())
 
     def put(self, obj: BytesLike) -> SharedMemoryKey:
+        """Store bytes and return their key.
+
+        Raises:
+            StorageFullError: There is no room, neither in memory nor on disk.
+            ConnectorClosedError: The store was closed, here or by its owner.
+        """
         return self.put_parts((obj,))
 
     def put_parts(self, parts: Sequence[BytesLike]) -> SharedMemoryKey:
-        key = self._issue()
-        self.set_parts(key, parts)
-        return key
+        """Store the concatenation of the parts, without joining them; raises as `put`."""
+        views, nbytes = byte_views(parts)
+        channel = self._writable()
+        object_id = channel.issue()
+        channel.write(object_id, views, nbytes, new=True)
+        return SharedMemoryKey(object_id)
 
     def put_batch(self, objs: Sequence[BytesLike]) -> list[SharedMemoryKey]:
-        return [self.put(obj) for obj in objs]
+        """Store several objects; all are stored, or none. Raises as `put`."""
+        keys: list[SharedMemoryKey] = []
+        try:
+            for obj in objs:
+                keys.append(self.put(obj))  # noqa: PERF401 - those stored before an error count
+        except BaseException:
+            for key in keys:
+                self.evict(key)
+            raise
+        return keys
 
     def set(self, key: SharedMemoryKey, obj: BytesLike) -> None:
+        """Store bytes under a key of `new_key`, in place of what is there. Raises as `put`."""
         self.set_parts(key, (obj,))
 
     def set_parts(self, key: SharedMemoryKey, parts: Sequence[BytesLike]) -> None:
-        path = self._path(key)
-        if self._closed or not os.path.isdir(self.directory):
-            raise ConnectorClosedError(f"The store in {self.directory} was closed.")
-        views, _ = byte_views(parts)
-        partial = f"{self.directory}/.tmp-{uuid4().hex}"
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            write_all(fd, views)
-        finally:
-            os.close(fd)
-        os.rename(partial, path)
-        self._deferred.discard(key.object_id)
-
-    def get_view(self, key: SharedMemoryKey) -> memoryview | None:
-        try:
-            fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            if os.fstat(fd).st_size == 0:
-                return memoryview(bytearray())
-            return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
-        finally:
-            os.close(fd)
+        """Store the concatenation of the parts under a key of `new_key`; raises as `put`."""
+        object_id = _id_of(key)
+        views, nbytes = byte_views(parts)
+        self._writable().write(object_id, views, nbytes, new=False)
 
     def get(self, key: SharedMemoryKey) -> BytesLike | None:
-        view = self.get_view(key)
-        return None if view is None else view.toreadonly()
+        """Return the bytes of a key, or `None` where there are none.
+
+        Large objects are mapped, not read: the view holds the memory, also after
+        the object was evicted.
+
+        Raises:
+            CorruptObjectError: The object is damaged or truncated.
+        """
+        object_id = _id_of(key)
+        channel = self._readable()
+        return None if channel is None else channel.read(object_id)
+
+    def get_view(self, key: SharedMemoryKey) -> memoryview | None:
+        """Return the bytes of a key as writable, private memory; raises as `get`."""
+        object_id = _id_of(key)
+        channel = self._readable()
+        return None if channel is None else channel.view(object_id)
 
     def get_batch(self, keys: Sequence[SharedMemoryKey]) -> list[BytesLike | None]:
+        """Return the bytes of several keys, in their order; raises as `get`."""
         return [self.get(key) for key in keys]
 
     def exists(self, key: SharedMemoryKey) -> bool:
-        return os.path.exists(self._path(key))
+        """Tell whether the key has an object."""
+        object_id = _id_of(key)
+        channel = self._readable()
+        return channel is not None and channel.exists(object_id)
 
     def evict(self, key: SharedMemoryKey) -> None:
-        try:
-            os.unlink(self._path(key))
-        except FileNotFoundError:
-            pass
+        """Remove the object of a key; removing nothing is no error."""
+        object_id = _id_of(key)
+        channel = self._readable()
+        if channel is not None:
+            channel.evict(object_id)
 
     def expire(self, key: SharedMemoryKey) -> None:
-        self.evict(key)
-        self._expired.add(key.object_id)
+        """Remove the object of a key, and remember it as expired."""
+        object_id = _id_of(key)
+        channel = self._readable()
+        if channel is not None:
+            channel.expire(object_id)
 
     def missing_reason(self, key: SharedMemoryKey) -> MissingReason:
-        if not os.path.isdir(self.directory):
+        """Say why a key has no object."""
+        object_id = _id_of(key)
+        if self._channel is None:
             return MissingReason.STORE_CLOSED
-        if key.object_id in self._expired:
-            return MissingReason.EXPIRED
-        if key.object_id in self._deferred:
-            return MissingReason.NEVER_STORED
-        return MissingReason.EVICTED
+        return self._channel.reason(object_id)
 
     def keys(self) -> Iterator[SharedMemoryKey]:
-        for name in self._names():
-            yield SharedMemoryKey(name)
+        """Iterate over the keys of all objects in the store."""
+        channel = self._readable()
+        if channel is not None:
+            yield from map(SharedMemoryKey, channel.ids())
 
     def usage(self) -> Usage:
-        sizes = [os.stat(f"{self.directory}/{name}").st_size for name in self._names()]
-        return Usage(objects=len(sizes), nbytes=sum(sizes))
+        """Count what the store holds; `reserved` are the evicted segments kept for reuse."""
+        channel = self._readable()
+        return Usage(0, 0) if channel is None else channel.usage()
 
-    def _names(self) -> list[str]:
-        try:
-            return [name for name in os.listdir(self.directory) if _ID.fullmatch(name)]
-        except FileNotFoundError:
-            return []
+    def _readable(self) -> Channel | None:
+        if self._channel is None and self._closed:
+            raise ConnectorClosedError(f"This connector to {self.directory} was closed.")
+        return self._channel
 
-    def _path(self, key: SharedMemoryKey) -> str:
-        if not isinstance(key, SharedMemoryKey) or not _ID.fullmatch(key.object_id):
-            raise InvalidKeyError(f"{key!r} is not a key that put or new_key returned.")
-        return f"{self.directory}/{key.object_id}"
+    def _writable(self) -> Channel:
+        channel = self._readable()
+        if channel is None:
+            raise closed_error(self.directory)
+        return channel
 
 
+def _id_of(key: SharedMemoryKey) -> str:
+    if not isinstance(key, SharedMemoryKey) or not is_object_id(key.object_id):
+        raise InvalidKeyError(
+            f"{key!r} is no key of a SharedMemoryConnector; use one that put or new_key returned."
+        )
+    return key.object_id
