@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import os
-import threading
-from typing import Any
+from _thread import allocate_lock, get_ident
+from typing import TYPE_CHECKING, Any
 
 from proxystore_core.exceptions import ProxyResolveError
 
-_ABSENT = object()
-_get = object.__getattribute__
+if TYPE_CHECKING:
+    from _thread import LockType
+
+ABSENT: Any = object()
+"""Stands for the target that a proxy does not have yet."""
+
 _set = object.__setattr__
 
 
 class _Flight:
-    """A resolve under way: whose it is, and what came of it."""
+    """A resolve under way: whose it is, who waits for it, and what came of it."""
 
-    __slots__ = ("done", "error", "owner", "target")
+    __slots__ = ("error", "landed", "owner", "target", "waiting")
 
-    def __init__(self) -> None:
-        self.owner = threading.get_ident()
-        self.done = threading.Lock()
-        self.done.acquire()
-        self.target: Any = _ABSENT
+    def __init__(self, owner: int) -> None:
+        self.owner = owner
+        self.waiting: list[LockType] = []
+        self.landed = False
+        self.target = ABSENT
         self.error: Exception | None = None
+
+    def wait(self) -> None:
+        lock = allocate_lock()
+        lock.acquire()
+        self.waiting.append(lock)
+        if not self.landed:
+            lock.acquire()
+
+    def land(self) -> None:
+        self.landed = True  # first, for who queues up after the loop
+        for lock in self.waiting:
+            lock.release()
 
 
 # By the id of the proxy, which the leading thread keeps alive. Only `setdefault` and `del` are
@@ -42,55 +58,45 @@ def load(proxy: Any) -> Any:
     Raises:
         ProxyResolveError: The factory failed, is missing, or needs its own proxy.
     """
+    me, key = get_ident(), id(proxy)
     while True:
-        mine = _Flight()
-        flight = _flights.setdefault(id(proxy), mine)
-        try:
-            if flight is mine:
-                return _lead(proxy, mine)
-            if flight.owner == mine.owner:
-                raise ProxyResolveError("The factory of this proxy needs the proxy's own target.")
-            with flight.done:
-                pass
-            if flight.error is not None:
-                raise _failed(flight.error) from flight.error
-            if flight.target is not _ABSENT:
-                return flight.target
-        finally:
-            del mine, flight  # else the error, its traceback and the flight hold each other
+        flight = _Flight(me)
+        other = _flights.setdefault(key, flight)
+        if other is flight:
+            return _lead(proxy, key, flight)
+        target = _follow(other, me)
+        if target is not ABSENT:
+            return target
 
 
-def _lead(proxy: Any, flight: _Flight) -> Any:
+def _lead(proxy: Any, key: int, flight: _Flight) -> Any:
     try:
-        try:
-            target = _get(proxy, "__proxy_target__")  # another thread landed just before
-        except AttributeError:
-            target = _call_factory(proxy)
+        target = proxy.__proxy_peek__
+        if target is ABSENT:  # else another thread landed just before
+            target = proxy.__proxy_factory__()
+            if target is proxy:
+                raise ProxyResolveError("The factory of this proxy returned the proxy itself.")
             _set(proxy, "__proxy_target__", target)
         flight.target = target
+    except ProxyResolveError as error:
+        flight.error = error
+        raise
     except Exception as error:
         flight.error = error
-        if isinstance(error, ProxyResolveError):
-            raise
         raise _failed(error) from error
     finally:
-        del _flights[id(proxy)]
-        flight.done.release()
-        del flight
+        del _flights[key]
+        flight.land()
     return target
 
 
-def _call_factory(proxy: Any) -> Any:
-    try:
-        factory = _get(proxy, "__proxy_factory__")
-    except AttributeError as error:
-        raise ProxyResolveError(
-            "This proxy was never initialized: it has no factory.", error
-        ) from error
-    target = factory()
-    if target is proxy:
-        raise ProxyResolveError("The factory of this proxy returned the proxy itself.")
-    return target
+def _follow(flight: _Flight, me: int) -> Any:
+    if flight.owner == me:
+        raise ProxyResolveError("The factory of this proxy needs the proxy's own target.")
+    flight.wait()
+    if flight.error is not None:
+        raise _failed(flight.error) from flight.error
+    return flight.target
 
 
 def _failed(error: Exception) -> ProxyResolveError:

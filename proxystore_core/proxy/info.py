@@ -1,32 +1,25 @@
-"""What is known of a target without having it.
-
-A proxy carries a `TargetInfo` on board, so that it can answer `isinstance`,
-`hash`, `len`, `bool`, `.shape` and the like while its target is still elsewhere.
-"""
+"""What can be known of an object without having its data."""
 
 from __future__ import annotations
 
 import sys
-from math import prod
 from typing import Any, NamedTuple
 
-# Larger bytes and strings are not hashed: hashing reads the data, at about 1 ms per MB.
 HASH_LIMIT = 128 * 1024
+"""Largest string, in characters or bytes, that `describe` hashes: it costs 1 ms per MB."""
 
-_SHAPED = frozenset({"numpy", "pandas", "polars", "pyarrow", "scipy", "torch"})
+SHAPED = frozenset({"numpy", "pandas", "polars", "pyarrow", "scipy", "torch"})
+"""Packages whose objects tell their shape and size at no cost."""
+
 _TYPED = frozenset({"numpy", "pandas", "torch"})
-# Beginnings of the names by which libraries ask whether an object knows their protocol.
-_PROTOCOLS = tuple(
-    f"__{who}_" for who in "arrow array cuda dask dataframe dlpack jax rich sklearn torch".split()
-) + ("__dataframe__", "__dlpack__", "__html__")
-_ATTRIBUTES = frozenset({"shape", "dtype", "ndim", "size", "nbytes"})
 _NUMBERS = frozenset({int, float, complex, bool})
 _SIZED = frozenset({str, bytes, bytearray, memoryview})
-
-# String hashes differ between processes: a hash is kept together with a mark of the process
-# family that made it, and is of no use elsewhere.
-_SEED = hash("proxystore_core.proxy") & 0xFFFFFFFF
 _WORD = 64
+_MASK = (1 << _WORD) - 1
+
+# Strings hash differently in each family of processes. A hash that may depend on that carries
+# this mark above its 64 bits, and counts only where the mark is the same.
+_FAMILY = (hash("proxystore_core.proxy") & 0xFFFFFFFF) + 1
 
 
 class TargetInfo(NamedTuple):
@@ -37,11 +30,11 @@ class TargetInfo(NamedTuple):
 
     Attributes:
         cls: Type of the target, as `module:qualname`.
-        hash: Hash of the target in a portable form; `known_hash` reads it.
-        nbytes: Size of the target's data in bytes.
+        hash: Hash of the target in a form that may travel; see `decode_hash`.
+        nbytes: Size of the data in bytes.
         length: What `len` gives.
-        shape: Shape of an array, series or table.
-        dtype: Name of the element type, where the name says all about it.
+        shape: Shape of an array, a series or a table.
+        dtype: Name of the type of the elements, if the name says all about it.
     """
 
     cls: str
@@ -56,8 +49,8 @@ def describe(obj: Any) -> TargetInfo:
     """Find out about an object without touching its data.
 
     Args:
-        obj: Any object. Of a proxy, the information on board is given; a proxy
-            without any is resolved.
+        obj: Any object. For a proxy, what it knows of its target is returned; only a
+            proxy that knows nothing is resolved.
 
     Returns:
         What is known of the object.
@@ -65,142 +58,68 @@ def describe(obj: Any) -> TargetInfo:
     cls = type(obj)
     if hasattr(cls, "__proxy_info__"):
         info: TargetInfo | None = obj.__proxy_info__
-        if info is not None:
-            return info
-        obj = obj.__proxy_wrapped__
-        cls = type(obj)
+        return describe(obj.__proxy_target__) if info is None else info
     module = cls.__module__
-    shape = dtype = None
-    if isinstance(module, str) and module.partition(".")[0] in _SHAPED:
-        shape = _shape(obj)
-        dtype = _dtype_name(obj, module.partition(".")[0])
+    package = module.partition(".")[0]
     length = _length(obj, cls)
+    known = package in SHAPED
     return TargetInfo(
-        f"{module}:{cls.__qualname__}",
-        _portable_hash(obj, cls, length),
-        _nbytes(obj, cls, length),
-        length,
-        shape,
-        dtype,
+        cls=f"{module}:{cls.__qualname__}",
+        hash=_hash(obj, cls, length),
+        nbytes=_table_nbytes(obj, cls) if known else _nbytes(obj, cls, length),
+        length=length,
+        shape=_shape(obj) if known else None,
+        dtype=_dtype_name(obj, package) if package in _TYPED else None,
     )
 
 
-def with_hash(info: TargetInfo, obj: Any) -> TargetInfo:
-    """Add the hash of the target, whatever it costs to compute."""
-    try:
-        return info._replace(hash=_encode(hash(obj), type(obj)))
-    except TypeError:
-        return info
+def encode_hash(value: int, cls: type[Any]) -> int:
+    """Mark a hash of an object of a type with the processes in which it holds."""
+    return value if cls in _NUMBERS else _FAMILY << _WORD | value & _MASK
 
 
-def known_hash(info: TargetInfo) -> int | None:
-    """Give the hash of the target as `hash` would give it in this process, if it is known."""
-    value = info.hash
-    if value is None or value >> _WORD == 0 or value < 0:
+def decode_hash(value: int | None) -> int | None:
+    """Give an encoded hash as `hash` gives it, or `None` if it does not hold in this process."""
+    if value is None or value <= _MASK:
         return value
-    if value >> _WORD != _SEED + 1:
+    if value >> _WORD != _FAMILY:
         return None
-    word = value & (1 << _WORD) - 1
-    return word - (1 << _WORD) if word >> _WORD - 1 else word
+    word = value & _MASK
+    return word - (1 << _WORD) if word >> (_WORD - 1) else word
 
 
-def known_class(info: TargetInfo) -> type[Any] | None:
-    """Give the type of the target, importing its module; `None` where it cannot be found."""
-    module, _, name = info.cls.partition(":")
-    found: Any = sys.modules.get(module)
-    try:
-        if found is None:
-            from importlib import import_module
-
-            found = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError):
-        return None
-    return found if isinstance(found, type) else None
+def make_dtype(name: str, package: str) -> Any:
+    """Make the type of elements that `TargetInfo.dtype` names."""
+    module = sys.modules[package]
+    if package == "numpy":
+        return module.dtype(name)
+    if package == "pandas":
+        return module.api.types.pandas_dtype(name)
+    return getattr(module, name.removeprefix("torch."))
 
 
-def known_attribute(info: TargetInfo, name: str) -> Any:
-    """Give an attribute of the target.
-
-    Raises:
-        LookupError: Only the target itself knows.
-        AttributeError: The target has no such attribute.
-    """
-    package = info.cls.partition(":")[0].partition(".")[0]
-    if name in _ATTRIBUTES:
-        if info.shape is not None and package in _SHAPED:
-            return _array_attribute(info, name, package)
-    elif name.startswith("__") and (cls := known_class(info)) is not None and _lacks(cls, name):
-        raise AttributeError(f"{cls.__name__!r} object has no attribute {name!r}")
-    raise LookupError(name)
-
-
-def known_truth(info: TargetInfo) -> bool | None:
-    """Give the truth of the target, if only its length says it."""
-    if info.length is None:
-        return None
-    cls = known_class(info)
-    return None if cls is None or hasattr(cls, "__bool__") else info.length > 0
-
-
-def _lacks(cls: type[Any], name: str) -> bool:
-    """Tell that a method missing on the class is missing on its instances too."""
-    if hasattr(cls, name):
-        return False
-    own = cls.__dictoffset__ or hasattr(cls, "__getattr__")
-    return name.startswith(_PROTOCOLS) or not own
-
-
-def _array_attribute(info: TargetInfo, name: str, package: str) -> Any:
-    shape = info.shape
-    if shape is None or not hasattr(known_class(info), name):
-        raise LookupError(name)
-    if package == "torch":
-        if name == "shape":
-            return sys.modules["torch"].Size(shape)
-        if name == "size":  # a method there
-            raise LookupError(name)
-    if name == "shape":
-        return shape
-    if name == "ndim":
-        return len(shape)
-    if name == "size" and package in {"numpy", "pandas"}:
-        return prod(shape)
-    if name in {"dtype", "nbytes"} and info.dtype is not None:
-        dtype = _dtype(info.dtype, package)
-        if name == "dtype":
-            return dtype
-        if package != "pandas":
-            return prod(shape) * dtype.itemsize
-    raise LookupError(name)
-
-
-def _encode(value: int, cls: type[Any]) -> int:
-    if cls in _NUMBERS:
-        return value
-    return (_SEED + 1) << _WORD | value & (1 << _WORD) - 1
-
-
-def _portable_hash(obj: Any, cls: type[Any], length: int | None) -> int | None:
+def _hash(obj: Any, cls: type[Any], length: int | None) -> int | None:
     if cls.__hash__ is None or (cls in _SIZED and (length or 0) > HASH_LIMIT):
         return None
-    if cls in {tuple, frozenset} and not (
-        (length or 0) <= 1000 and all(type(item) in _NUMBERS for item in obj)
-    ):
+    if cls in (tuple, frozenset) and not (len(obj) < 100 and all(map(_hashes_fast, obj))):
         return None
     try:
-        return _encode(hash(obj), cls)
-    except Exception:  # noqa: BLE001  # whatever a foreign __hash__ raises, there is no hash
+        return encode_hash(hash(obj), cls)
+    except Exception:  # noqa: BLE001  # a foreign __hash__ may raise anything: no hash then
         return None
+
+
+def _hashes_fast(item: Any) -> bool:
+    return type(item) in _NUMBERS or (type(item) in (str, bytes) and len(item) < 1000)
 
 
 def _length(obj: Any, cls: type[Any]) -> int | None:
-    if not hasattr(cls, "__len__"):
+    # The length of a Dask collection would be computed.
+    if not hasattr(cls, "__len__") or hasattr(cls, "__dask_graph__"):
         return None
     try:
         return len(obj)
-    except Exception:  # noqa: BLE001  # arrays of no dimension and foreign __len__
+    except Exception:  # noqa: BLE001  # a foreign __len__ may raise anything: no length then
         return None
 
 
@@ -214,10 +133,10 @@ def _shape(obj: Any) -> tuple[int, ...] | None:
 def _nbytes(obj: Any, cls: type[Any], length: int | None) -> int | None:
     if cls is memoryview:
         return int(obj.nbytes)
-    if cls in _SIZED:
-        return length
-    if cls.__module__.partition(".")[0] not in _SHAPED:
-        return None
+    return length if cls in _SIZED else None
+
+
+def _table_nbytes(obj: Any, cls: type[Any]) -> int | None:
     if hasattr(cls, "memory_usage"):
         usage = obj.memory_usage()
         return int(usage if isinstance(usage, int) else usage.sum())
@@ -228,19 +147,12 @@ def _nbytes(obj: Any, cls: type[Any], length: int | None) -> int | None:
 
 
 def _dtype_name(obj: Any, package: str) -> str | None:
-    dtype = getattr(obj, "dtype", None) if package in _TYPED else None
+    dtype = getattr(obj, "dtype", None)
     if dtype is None:
         return None
-    name = dtype.str if hasattr(dtype, "str") and isinstance(dtype.str, str) else str(dtype)
+    name: str = dtype.str if package == "numpy" else str(dtype)
     try:
-        same = _dtype(name, package) == dtype
+        same = make_dtype(name, package) == dtype
     except (AttributeError, TypeError, ValueError):
         return None
     return name if same else None
-
-
-def _dtype(name: str, package: str) -> Any:
-    module = sys.modules[package]
-    if package == "torch":
-        return getattr(module, name.removeprefix("torch."))
-    return module.api.types.pandas_dtype(name) if package == "pandas" else module.dtype(name)

@@ -21,6 +21,7 @@ class Operators:
 
     if TYPE_CHECKING:
         __proxy_target__: Any
+        __proxy_peek__: Any
 
     # Comparison
 
@@ -331,4 +332,9 @@ async def _await(awaitable: Any) -> Any:
     return await awaitable
 
 
-_set_target: Any = Operators.__dict__["__proxy_target__"].__set__
+_slot: Any = Operators.__dict__["__proxy_target__"]
+_set_target = _slot.__set__
+
+# A second name of the slot, for looking without resolving: `__getattr__` answers for it while the
+# slot is empty, at half the price of catching an AttributeError.
+Operators.__proxy_peek__ = _slot
