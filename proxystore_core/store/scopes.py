@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from proxystore_core.exceptions import ReferenceInvalidError
-from proxystore_core.store.ref import RefMutProxy, RefProxy, _Borrowed, _invalidate, release
-
-P = ParamSpec("P")
+from proxystore_core.store._refs import Borrowed, RefMutProxy, RefProxy, invalidate, release
 
 
 @runtime_checkable
@@ -40,7 +38,7 @@ def mark_refs_out_of_scope(*refs: RefProxy[Any] | RefMutProxy[Any]) -> None:
                 "The reference was borrowed in another process: end the borrow there."
             )
         if object.__getattribute__(ref, "__proxy_valid__"):
-            _invalidate(ref)
+            invalidate(ref)
 
 
 def submit(
@@ -69,7 +67,7 @@ def submit(
     refs = [
         value
         for value in (*register_custom_refs, *args, *kwargs.values())
-        if issubclass(type(value), _Borrowed)
+        if issubclass(type(value), Borrowed)
     ]
     future = submit_func(*args, **kwargs)
     future.add_done_callback(lambda _: mark_refs_out_of_scope(*refs))
