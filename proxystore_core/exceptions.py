@@ -7,6 +7,7 @@ also derives from the builtin that a caller would naturally catch.
     * `MissingExtraError` (`ImportError`)
     * `SerializationError`
         * `CorruptObjectError` (`ValueError`)
+        * `MissingLibraryError` (`ImportError`)
     * `ProxyResolveError`
     * `ConnectorError`
         * `ConnectorConfigError` (`ValueError`)
@@ -88,6 +89,25 @@ class SerializationError(ProxyStoreError):
 
 class CorruptObjectError(SerializationError, ValueError):
     """Stored bytes are torn, truncated, altered or not ours."""
+
+
+class MissingLibraryError(SerializationError, ImportError):
+    """Loading an object needs a module that cannot be imported here.
+
+    Attributes:
+        library: Name of the module.
+    """
+
+    def __init__(self, library: str, *, what: str) -> None:
+        self.library = library
+        self.what = what
+        super().__init__(
+            f"{what} needs the module {library!r}, which is not installed here: "
+            "install it where the object is read."
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), (self.library,), {"what": self.what})
 
 
 class ProxyResolveError(ProxyStoreError):

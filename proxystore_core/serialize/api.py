@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
-from proxystore_core.exceptions import SerializationError
-from proxystore_core.serialize import arrays, builtin, pickled, registry
+from proxystore_core.exceptions import MissingLibraryError, SerializationError
+from proxystore_core.serialize import builtin, reducers, registry
+from proxystore_core.serialize.arrays import NdarraySerializer, array_reducers
+from proxystore_core.serialize.arrow import ArrowSerializer, arrow_reducers
+from proxystore_core.serialize.frames import PolarsSerializer, pandas_reducers, polars_reducers
 from proxystore_core.serialize.layout import (
     BytesLike,
-    Content,
+    Header,
     Parts,
     as_view,
     build,
     check_digest,
     parse,
 )
-from proxystore_core.serialize.registry import Serializer
+from proxystore_core.serialize.main_module import reduce_definition
+from proxystore_core.serialize.pickled import PickleSerializer
+from proxystore_core.serialize.registry import RAW, Serializer, register_serializer
+from proxystore_core.serialize.tensors import TensorSerializer, torch_reducers
 
-_RAW = "raw"
-_PICKLE = pickled.PickleSerializer()
+_PICKLE = PickleSerializer()
 
 
 def get_serializer(obj: Any) -> Serializer:
@@ -40,10 +46,19 @@ def dump(obj: Any, *, digest: bool = False) -> Parts:
         SerializationError: If nothing can serialize the object; the cause says why.
     """
     serializer = registry.find(type(obj)) or _PICKLE
-    made = serializer.dump(obj)
-    if made is NotImplemented:
-        serializer = _PICKLE
+    try:
         made = serializer.dump(obj)
+    except (SerializationError, MemoryError):
+        raise
+    except Exception as e:
+        cls = type(obj)
+        raise SerializationError(
+            f"An object of type {cls.__module__}.{cls.__qualname__} cannot be serialized "
+            f"by {serializer.identifier!r}: {type(e).__name__}: {e}"
+        ) from e
+    if made is None:
+        serializer = _PICKLE
+        made = _PICKLE.dump(obj)
     data, buffers = made
     return build(serializer.identifier, data, buffers, digest=digest)
 
@@ -65,24 +80,24 @@ def load(buffer: BytesLike, *, verify: bool | None = None, writable: bool = Fals
         SerializationError: If the bytes are right, and cannot be turned into an object.
     """
     view = as_view(buffer)
-    content = _checked(view, verify)
-    name = content.header.serializer
-    serializer = registry.by_identifier(name)
+    header, data, buffers = _checked(view, verify)
+    serializer = registry.by_identifier(header.serializer)
     if serializer is None:
-        raise _unknown(name)
+        raise _unknown(header.serializer)
     if writable or getattr(serializer, "writable", False):
-        if view.readonly or not writable:
-            content = parse(memoryview(bytearray(view)))
+        if view.readonly or not writable:  # a writable buffer may be another's too
+            _, data, buffers = parse(memoryview(bytearray(view)))
     elif not view.readonly:
-        content = parse(view.toreadonly())
+        _, data, buffers = parse(view.toreadonly())
     try:
-        return serializer.load(content.data, content.buffers)
+        return serializer.load(data, buffers)
     except (SerializationError, MemoryError):
         raise
+    except ModuleNotFoundError as e:
+        raise MissingLibraryError(e.name or str(e), what=_what(header)) from e
     except Exception as e:
         raise SerializationError(
-            f"The {name!r} serializer cannot load an object of {len(view)} bytes: "
-            f"{type(e).__name__}: {e}"
+            f"{_what(header)} cannot be loaded: {type(e).__name__}: {e}"
         ) from e
 
 
@@ -94,7 +109,7 @@ def dump_raw(payload: BytesLike, *, digest: bool = False) -> Parts:
         digest: Whether to add a SHA-256 digest.
     """
     data, buffers = builtin.place(as_view(payload))
-    return build(_RAW, data, buffers, digest=digest)
+    return build(RAW, data, buffers, digest=digest)
 
 
 def load_raw(buffer: BytesLike, *, verify: bool | None = None) -> memoryview:
@@ -108,13 +123,13 @@ def load_raw(buffer: BytesLike, *, verify: bool | None = None) -> memoryview:
         CorruptObjectError: If the bytes are not those that were stored.
         SerializationError: If the object was not framed by `dump_raw`.
     """
-    content = _checked(as_view(buffer), verify)
-    if content.header.serializer != _RAW:
+    header, data, buffers = _checked(as_view(buffer), verify)
+    if header.serializer != RAW:
         raise SerializationError(
-            f"The object was stored by the {content.header.serializer!r} serializer: "
+            f"The object was stored by the {header.serializer!r} serializer: "
             "read it without a deserializer of your own."
         )
-    return builtin.placed(content.data, content.buffers)
+    return builtin.placed(data, buffers)
 
 
 def serialize(obj: Any) -> bytes:
@@ -136,36 +151,52 @@ def deserialize(buffer: BytesLike) -> Any:
     return load(buffer)
 
 
-def _checked(view: memoryview, verify: bool | None) -> Content:
+def _checked(view: memoryview, verify: bool | None) -> tuple[Header, memoryview, list[memoryview]]:
     content = parse(view)
-    if verify or (verify is None and content.header.has_digest):
-        check_digest(view, content.header)
+    header = content[0]
+    if verify or (verify is None and header.has_digest):
+        check_digest(view, header)
     return content
 
 
+def _what(header: Header) -> str:
+    return f"An object of {header.nbytes} bytes, stored by the {header.serializer!r} serializer,"
+
+
 def _unknown(name: str) -> SerializationError:
-    if name == _RAW:
+    if name == RAW:
         return SerializationError(
-            "The object was stored by a serializer of the caller's own: read it with the "
-            "deserializer that belongs to it."
+            "The object was stored by a serializer of the caller's own: "
+            "read it with the deserializer that belongs to it."
         )
     return SerializationError(
         f"No serializer {name!r} is registered in this process: "
-        "register it with proxystore_core.serialize.register_serializer before loading."
+        "call proxystore_core.serialize.register_serializer before loading."
     )
 
 
 def _register() -> None:
-    own: list[tuple[registry.TypeSpec, Serializer]] = [
+    arrow = ArrowSerializer()
+    for types, serializer in (
         (bytes, builtin.BytesSerializer()),
         (bytearray, builtin.BytearraySerializer()),
         (memoryview, builtin.MemoryviewSerializer()),
         (str, builtin.StrSerializer()),
-        ("numpy:ndarray", arrays.NdarraySerializer()),
+        ("numpy:ndarray", NdarraySerializer()),
+        (("pyarrow.lib:Table", "pyarrow.lib:RecordBatch", "pyarrow.lib:ChunkedArray"), arrow),
+        (("polars.dataframe.frame:DataFrame", "polars.series.series:Series"), PolarsSerializer()),
+        ("torch:Tensor", TensorSerializer()),
         ((), _PICKLE),
-    ]
-    for types, serializer in own:
-        registry.register_serializer(types, serializer, subclasses=False)
+    ):
+        register_serializer(types, serializer, subclasses=False)
+    register_serializer("pyarrow.lib:Array", arrow)  # each type of items is a subclass
+    reducers.reducers[type] = reduce_definition
+    reducers.reducers[FunctionType] = reduce_definition
+    reducers.when_imported("numpy", array_reducers)
+    reducers.when_imported("pyarrow", arrow_reducers)
+    reducers.when_imported("pandas", pandas_reducers)
+    reducers.when_imported("polars", polars_reducers)
+    reducers.when_imported("torch", torch_reducers)
 
 
 _register()

@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from proxystore_core.serialize.layout import BytesLike
+from proxystore_core.serialize import reducers
+from proxystore_core.serialize.pickled import INBAND_BELOW
+from proxystore_core.serialize.registry import Dumped
 
 if TYPE_CHECKING:
     import numpy as np
 
+    Array = np.ndarray[Any, Any]
+
 _PLAIN_KINDS = "biufcmMSUV"
+
+
+def _is_plain(dtype: np.dtype[Any]) -> bool:
+    """Tell whether items are bytes that mean the same elsewhere."""
+    return (
+        dtype.kind in _PLAIN_KINDS
+        and not dtype.hasobject
+        and dtype.isbuiltin != 2
+        and not dtype.metadata
+        and type(dtype).__module__.partition(".")[0] == "numpy"
+    )
 
 
 class NdarraySerializer:
@@ -18,38 +33,86 @@ class NdarraySerializer:
 
     identifier = "ndarray"
 
-    def dump(self, obj: np.ndarray[Any, Any]) -> tuple[BytesLike, Sequence[BytesLike]]:
+    def dump(self, obj: Array) -> Dumped:
+        """Give the memory of the array, and its type, shape and order in-band."""
         dtype = obj.dtype
-        if dtype.kind not in _PLAIN_KINDS or dtype.isbuiltin == 2 or dtype.names or dtype.metadata:
-            return NotImplemented  # records, objects, extension types: pickle knows them
-        axes = None
-        if not obj.flags.c_contiguous:
-            # Sorted by stride, the axes of any transposed array are in C order.
-            strides = obj.strides
-            axes = sorted(range(obj.ndim), key=lambda axis: -strides[axis])
-            straight = obj.transpose(axes)
-            if straight.flags.c_contiguous:
-                obj = straight
-            else:
-                axes, obj = None, obj.copy(order="C")
-        meta = f"{dtype.str};{_join(obj.shape)};{_join(axes) if axes else ''}"
-        return meta.encode(), (_bytes_of(obj),)
+        if dtype.names is not None or not _is_plain(dtype):
+            return None  # records and objects: pickle describes their type
+        memory, axes = _memory(obj)
+        return f"{dtype.str};{_join(obj.shape)};{_join(axes)}".encode(), (memory,)
 
-    def load(self, data: memoryview, buffers: Sequence[memoryview]) -> np.ndarray[Any, Any]:
-        import numpy as np
-
+    def load(self, data: memoryview, buffers: Sequence[memoryview]) -> Array:
+        """Make an array over the stored bytes."""
         dtype, shape, axes = str(data, "ascii").split(";")
-        (buffer,) = buffers
-        array: np.ndarray[Any, Any] = np.ndarray(_split(shape), dtype, buffer)
-        if axes:
-            stored = _split(axes)
-            array = array.transpose([stored.index(axis) for axis in range(len(stored))])
-        return array
+        return _array(buffers[0], dtype, _split(shape), _split(axes))
 
 
-def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
-    # Not every dtype exports a buffer (datetime64 does not), its bytes do.
-    return memoryview(array.reshape(-1).view("u1")) if array.nbytes else memoryview(b"")
+def stride_order(strides: Sequence[int]) -> tuple[int, ...]:
+    """Return the axes from the largest to the smallest stride."""
+    return tuple(sorted(range(len(strides)), key=lambda axis: -strides[axis]))
+
+
+def _memory(array: Array) -> tuple[memoryview, tuple[int, ...]]:
+    """Return the bytes of an array, and the order of its axes there (empty for C)."""
+    axes: tuple[int, ...] = ()
+    if not array.flags.c_contiguous:
+        # Sorted by stride, the axes of any transposed array are in C order.
+        axes = stride_order(array.strides)
+        straight = array.transpose(axes)
+        if straight.flags.c_contiguous:
+            array = straight
+        else:
+            axes, array = (), array.copy(order="C")
+    if not array.nbytes:
+        return memoryview(b""), axes
+    # As bytes, because not every type exports a buffer (datetime64 does not).
+    flat: Any = array.reshape(-1).view("u1")
+    return memoryview(flat), axes
+
+
+def _array(buffer: Any, dtype: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    import numpy as np
+
+    if not axes:
+        return np.ndarray(shape, dtype, buffer)
+    stored: Array = np.ndarray(tuple(shape[axis] for axis in axes), dtype, buffer)
+    return stored.transpose(sorted(range(len(axes)), key=axes.__getitem__))
+
+
+def _small_array(data: bytes, dtype: Any, shape: tuple[int, ...], order: str) -> Array:
+    import numpy as np
+
+    buffer = bytearray(data) if reducers.mode.writable else data
+    return np.ndarray(shape, dtype, buffer, 0, None, order)  # type: ignore[arg-type]  # 'C' or 'F'
+
+
+def _memmap(array: Array) -> Array:
+    import numpy as np
+
+    return array.view(np.memmap)
+
+
+def _reduce_array(array: Array, attach: reducers.Attach) -> Any:
+    dtype = array.dtype
+    if not _is_plain(dtype):
+        return NotImplemented
+    if array.nbytes < INBAND_BELOW:
+        order = "F" if array.flags.fnc else "C"
+        return _small_array, (array.tobytes("A"), dtype, array.shape, order)
+    memory, axes = _memory(array)
+    return _array, (attach(memory), dtype, array.shape, axes)
+
+
+def _reduce_memmap(array: Array, attach: reducers.Attach) -> Any:
+    import numpy as np
+
+    # Without its file it is an array all the same; NumPy would copy it into the pickle.
+    return _memmap, (array.view(np.ndarray),)
+
+
+def array_reducers(numpy: Any) -> dict[type, reducers.Reducer]:
+    """Return the reducers of NumPy's types."""
+    return {numpy.ndarray: _reduce_array, numpy.memmap: _reduce_memmap}
 
 
 def _join(numbers: Sequence[int]) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from proxystore_core.serialize.layout import BytesLike
+from proxystore_core.serialize.layout import BytesLike, Pieces
+from proxystore_core.serialize.registry import Dumped
 
-# Small content goes in-band: it needs no table, and its checksum is verified.
-INBAND_BELOW = 16384
+# Few bytes go in-band: they need no table, and their checksum is verified.
+_INBAND_BELOW = 16384
 
 
-def place(data: BytesLike) -> tuple[BytesLike, Sequence[BytesLike]]:
+def place(data: BytesLike) -> tuple[Pieces, Sequence[Pieces]]:
     """Put bytes in-band where they are few, and into a buffer else."""
-    return (data, ()) if len(data) < INBAND_BELOW else (b"", (data,))
+    return (data, ()) if len(data) < _INBAND_BELOW else (b"", (data,))
 
 
 def placed(data: memoryview, buffers: Sequence[memoryview]) -> memoryview:
@@ -26,10 +27,12 @@ class BytesSerializer:
 
     identifier = "bytes"
 
-    def dump(self, obj: bytes) -> tuple[BytesLike, Sequence[BytesLike]]:
+    def dump(self, obj: bytes) -> Dumped:
+        """Give the bytes themselves."""
         return place(obj)
 
     def load(self, data: memoryview, buffers: Sequence[memoryview]) -> bytes:
+        """Copy the bytes, because `bytes` cannot be views."""
         return bytes(placed(data, buffers))
 
 
@@ -38,10 +41,12 @@ class BytearraySerializer:
 
     identifier = "bytearray"
 
-    def dump(self, obj: bytearray) -> tuple[BytesLike, Sequence[BytesLike]]:
+    def dump(self, obj: bytearray) -> Dumped:
+        """Give a view of the bytes."""
         return place(memoryview(obj))
 
     def load(self, data: memoryview, buffers: Sequence[memoryview]) -> bytearray:
+        """Copy the bytes."""
         return bytearray(placed(data, buffers))
 
 
@@ -50,17 +55,24 @@ class MemoryviewSerializer:
 
     identifier = "memoryview"
 
-    def dump(self, obj: memoryview) -> tuple[BytesLike, Sequence[BytesLike]]:
+    def dump(self, obj: memoryview) -> Dumped:
+        """Give the bytes of the view, and its format and shape in-band."""
         if len(obj.format) != 1:
-            return NotImplemented
-        meta = ",".join((obj.format, *map(str, obj.shape))).encode()
-        flat = obj.cast("B") if obj.c_contiguous else memoryview(obj.tobytes())
-        return meta, (flat,)
+            return None  # other formats cannot be cast to
+        meta = ",".join((obj.format, *map(str, obj.shape or ())))
+        # An empty view of many dimensions cannot be cast, nor one that has gaps.
+        flat = obj.cast("B") if obj.c_contiguous and obj.nbytes else memoryview(obj.tobytes())
+        return meta.encode(), (flat,)
 
     def load(self, data: memoryview, buffers: Sequence[memoryview]) -> memoryview:
+        """Cast the stored bytes to the format and shape."""
         form, *shape = str(data, "ascii").split(",")
-        (view,) = buffers
-        return view.cast(form, tuple(map(int, shape)))  # type: ignore[call-overload, no-any-return]  # the format is not a literal
+        return _cast(buffers[0], form, tuple(map(int, shape)))
+
+
+def _cast(view: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    cast: memoryview = view.cast(form, shape) if view.nbytes else view.cast(form)
+    return cast
 
 
 class StrSerializer:
@@ -68,8 +80,10 @@ class StrSerializer:
 
     identifier = "str"
 
-    def dump(self, obj: str) -> tuple[BytesLike, Sequence[BytesLike]]:
+    def dump(self, obj: str) -> Dumped:
+        """Encode the text."""
         return place(obj.encode("utf-8", "surrogatepass"))
 
-    def load(self, data: memoryview, buffers: Sequence[memoryview]) -> Any:
+    def load(self, data: memoryview, buffers: Sequence[memoryview]) -> str:
+        """Decode the text out of the stored bytes."""
         return str(placed(data, buffers), "utf-8", "surrogatepass")

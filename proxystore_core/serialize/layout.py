@@ -6,43 +6,39 @@ multiple of 64 bytes. Writing never joins what is large; reading never copies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct, pack, unpack_from
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 from zlib import crc32
 
-from proxystore_core.exceptions import CorruptObjectError
+from proxystore_core.exceptions import CorruptObjectError, SerializationError
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 """What carries bytes without a copy."""
 
-Pieces: TypeAlias = BytesLike | list[BytesLike]
-"""One run of bytes, or the pieces whose concatenation is that run."""
+Pieces: TypeAlias = BytesLike | Sequence[BytesLike]
+"""One run of bytes, or a list of the pieces whose concatenation is that run."""
 
 MAGIC = b"\x93PSO"
 VERSION = 1
 ALIGNMENT = 64
-DIGEST_SIZE = 32
 
 # Bits 0-7 must be understood by a reader, bits 8-15 may be ignored.
 HAS_DIGEST = 0x0001
-_MUST_UNDERSTAND = 0x00FF
-_KNOWN = HAS_DIGEST
+MUST_UNDERSTAND = 0x00FF
 
-_FIELDS = Struct(
-    "<4sHHQQI16s"
-)  # magic, version, flags, length, in-band length, buffers, serializer
+# Magic, version, flags, length, in-band length, buffers, serializer.
+FIELDS = Struct("<4sHHQQI16s")
+HEAD = Struct("<4sHHQQI16sI32s")  # the same, then CRC-32 and digest
+HEAD_SIZE = HEAD.size
+DIGEST_AT = FIELDS.size + 4
 _CRC = Struct("<I")
-_CRC_AT = _FIELDS.size
-_DIGEST_AT = _CRC_AT + _CRC.size
-HEAD_SIZE = _DIGEST_AT + DIGEST_SIZE
-_NO_DIGEST = bytes(DIGEST_SIZE)
+_NO_DIGEST = bytes(32)
 _ZEROS = bytes(ALIGNMENT)
 _ENTRY_SIZE = 16
-_MAX_BUFFERS = 2**32 - 1
 
-# Below this, one copy is cheaper than one more part to write.
-_JOIN_BELOW = 65536
+_JOIN_BELOW = 65536  # where one copy is cheaper than one more part to write
+_JOIN_PART_BELOW = 4096
 
 
 def is_bytes_like(obj: object) -> TypeGuard[BytesLike]:
@@ -86,9 +82,8 @@ class Parts:
 
     def tobytes(self) -> bytes:
         """Join the parts, which copies all of them once."""
-        if len(self.buffers) == 1 and type(self.buffers[0]) is bytes:
-            return self.buffers[0]
-        return b"".join(self.buffers)
+        first = self.buffers[0]
+        return first if len(self.buffers) == 1 and type(first) is bytes else b"".join(self.buffers)
 
 
 # The slots themselves, because the class refuses to set attributes.
@@ -117,14 +112,6 @@ class Header(NamedTuple):
     buffers: int
 
 
-class Content(NamedTuple):
-    """Views of the content of a stored object."""
-
-    header: Header
-    data: memoryview
-    buffers: list[memoryview]
-
-
 def as_view(buffer: BytesLike) -> memoryview:
     """Return a one-dimensional view of bytes, without a copy.
 
@@ -147,57 +134,68 @@ def build(
 
     Args:
         serializer: Identifier, ASCII, 1 to 16 characters.
-        data: The in-band data, one-dimensional bytes.
-        buffers: The out-of-band buffers, one-dimensional bytes.
+        data: The in-band data.
+        buffers: The out-of-band buffers.
         digest: Whether to add a SHA-256 digest of everything.
+
+    Raises:
+        SerializationError: If one of them is not contiguous bytes.
     """
-    inband = data if type(data) is list else [data]
-    inband_nbytes = _nbytes(inband)
-    table = b""
-    end = HEAD_SIZE + inband_nbytes
-    parts: list[BytesLike] = []
+    tail = _runs(data)
+    inband_nbytes = sum(map(len, tail))
+    end = HEAD_SIZE + _ENTRY_SIZE * len(buffers) + inband_nbytes
     if buffers:
-        end += _ENTRY_SIZE * len(buffers)
-        entries = []
+        entries: list[int] = []
         for buffer in buffers:
-            pieces = buffer if type(buffer) is list else [buffer]
             if pad := -end % ALIGNMENT:
-                parts.append(_ZEROS[:pad])
+                tail.append(_ZEROS[:pad])
                 end += pad
-            nbytes = _nbytes(pieces)
+            runs = _runs(buffer)
+            nbytes = sum(map(len, runs))
             entries += (end, nbytes)
             end += nbytes
-            parts += pieces
-        table = pack(f"<{len(entries)}Q", *entries)
-    fields = _FIELDS.pack(
-        MAGIC,
-        VERSION,
-        HAS_DIGEST if digest else 0,
-        end,
-        inband_nbytes,
-        len(buffers),
-        serializer.encode("ascii"),
-    )
-    crc = crc32(table, crc32(fields)) if table else crc32(fields)
-    for piece in inband:
-        crc = crc32(piece, crc)
-    start = fields + _CRC.pack(crc)
-    tail = [table, *inband, *parts] if table else [*inband, *parts]
-    checked = _sha256((start, *tail)) if digest else _NO_DIGEST
+            tail += runs
+        tail.insert(0, pack(f"<{len(entries)}Q", *entries))
+    flags = HAS_DIGEST if digest else 0
+    name = serializer.encode("ascii")
+    fields = FIELDS.pack(MAGIC, VERSION, flags, end, inband_nbytes, len(buffers), name)
+    start = fields + _CRC.pack(_checksum(fields, tail, _ENTRY_SIZE * len(buffers) + inband_nbytes))
+    parts = [start, sha256((start, *tail)) if digest else _NO_DIGEST, *tail]
     if end <= _JOIN_BELOW:
-        return Parts((b"".join((start, checked, *tail)),), end, serializer)
-    return Parts(tuple(_coalesce([start, checked, *tail])), end, serializer)
+        return Parts((b"".join(parts),), end, serializer)
+    return Parts(tuple(_join_small(parts)), end, serializer)
 
 
-def _nbytes(pieces: Iterable[BytesLike]) -> int:
-    return sum(map(len, pieces))
+def _runs(pieces: Pieces) -> list[BytesLike]:
+    if type(pieces) is bytes:
+        return [pieces]
+    if isinstance(pieces, (list, tuple)):
+        return [piece if type(piece) is bytes else _run(piece) for piece in pieces]
+    return [_run(pieces)]
 
 
-def _coalesce(parts: list[BytesLike]) -> Iterable[BytesLike]:
+def _run(piece: Any) -> BytesLike:
+    try:
+        return as_view(piece)
+    except CorruptObjectError as e:
+        raise SerializationError(f"A serializer has to give contiguous bytes: {e}") from e
+
+
+def _checksum(fields: bytes, tail: list[BytesLike], nbytes: int) -> int:
+    crc = crc32(fields)
+    for run in tail:
+        if nbytes <= 0:
+            break
+        crc = crc32(run, crc)
+        nbytes -= len(run)
+    return crc
+
+
+def _join_small(parts: list[BytesLike]) -> Iterator[BytesLike]:
     """Join runs of small parts, so that a writer has few of them."""
     small: list[BytesLike] = []
     for part in parts:
-        if len(part) < 4096:
+        if len(part) < _JOIN_PART_BELOW:
             small.append(part)
             continue
         if small:
@@ -208,7 +206,8 @@ def _coalesce(parts: list[BytesLike]) -> Iterable[BytesLike]:
         yield b"".join(small)
 
 
-def _sha256(parts: Iterable[BytesLike]) -> bytes:
+def sha256(parts: Iterable[BytesLike]) -> bytes:
+    """Return the SHA-256 digest of the concatenation of parts."""
     import hashlib  # loads OpenSSL, which few need
 
     state = hashlib.sha256()
@@ -217,11 +216,14 @@ def _sha256(parts: Iterable[BytesLike]) -> bytes:
     return state.digest()
 
 
-def parse(view: memoryview) -> Content:
+def parse(view: memoryview) -> tuple[Header, memoryview, list[memoryview]]:
     """Check the head of a stored object against its bytes, and find its content.
 
     Args:
         view: Exactly the bytes of the object, as `as_view` gives them.
+
+    Returns:
+        The header, the in-band data and the buffers, as views.
 
     Raises:
         CorruptObjectError: If anything but the buffers' own bytes is not right.
@@ -231,7 +233,7 @@ def parse(view: memoryview) -> Content:
         raise CorruptObjectError(
             f"Not a stored object: {size} bytes are less than its {HEAD_SIZE} bytes of head."
         )
-    magic, version, flags, nbytes, inband, count, name = _FIELDS.unpack_from(view)
+    magic, version, flags, nbytes, inband, count, name, crc, digest = HEAD.unpack_from(view)
     if magic != MAGIC:
         raise CorruptObjectError(f"Not a stored object: it starts with {magic!r}, not {MAGIC!r}.")
     if version != VERSION:
@@ -245,46 +247,46 @@ def parse(view: memoryview) -> Content:
             f"The object is {what}: there are {size} bytes, its head says {nbytes}."
         )
     start = HEAD_SIZE + _ENTRY_SIZE * count
-    if start + inband > size:
+    end = start + inband
+    if end > size:
         raise CorruptObjectError(
-            f"The head of the object says {count} buffers and {inband} bytes of in-band data, "
+            f"The object was altered: its head says {count} buffers and {inband} bytes in-band, "
             f"which {size} bytes cannot hold."
         )
-    (crc,) = _CRC.unpack_from(view, _CRC_AT)
-    if crc != crc32(view[HEAD_SIZE : start + inband], crc32(view[:_CRC_AT])):
-        raise CorruptObjectError("The head or the in-band data of the object was altered (CRC).")
-    if unknown := flags & _MUST_UNDERSTAND & ~_KNOWN:
+    if crc != crc32(view[HEAD_SIZE:end], crc32(view[: FIELDS.size])):
+        raise CorruptObjectError("The object was altered: the checksum of its head is not right.")
+    if unknown := flags & MUST_UNDERSTAND & ~HAS_DIGEST:
         raise CorruptObjectError(
-            f"The object uses features that this release does not know (flags {unknown:#06x}): "
+            f"The object needs features that this release does not know (flags {unknown:#06x}): "
             "upgrade proxystore-core where the object is read."
         )
-    digest = bytes(view[_DIGEST_AT:HEAD_SIZE])
-    has_digest = bool(flags & HAS_DIGEST)
+    has_digest = flags & HAS_DIGEST != 0
     if not has_digest and digest != _NO_DIGEST:
-        raise CorruptObjectError("The head of the object was altered: a digest nobody announced.")
+        raise CorruptObjectError("The object was altered: it has a digest that nobody announced.")
     try:
-        serializer = name.rstrip(b"\0").decode("ascii")
+        serializer = str(name.rstrip(b"\0"), "ascii")
     except UnicodeDecodeError as e:
         raise CorruptObjectError(f"The object names no serializer: {name!r}.") from e
-    header = Header(version, serializer, nbytes, has_digest, digest if has_digest else None, count)
-    buffers = _buffers(view, count, start + inband) if count else []
-    if not count and start + inband != size:
+    buffers = _buffers(view, count, end) if count else []
+    if not count and end != size:
         raise CorruptObjectError("The object has bytes that belong to nothing.")
-    return Content(header, view[start : start + inband], buffers)
+    header = Header(version, serializer, nbytes, has_digest, digest if has_digest else None, count)
+    return header, view[start:end], buffers
 
 
 def _buffers(view: memoryview, count: int, end: int) -> list[memoryview]:
     entries = unpack_from(f"<{2 * count}Q", view, HEAD_SIZE)
+    size = len(view)
     found = []
     for offset, nbytes in zip(entries[::2], entries[1::2], strict=True):
-        if offset < end or offset % ALIGNMENT or offset + nbytes > len(view):
+        if offset < end or offset % ALIGNMENT or offset + nbytes > size:
             raise CorruptObjectError(
                 f"A buffer of the object lies at {offset} with {nbytes} bytes, "
-                f"which is not between {end} and {len(view)}."
+                f"which is not between {end} and {size}."
             )
         end = offset + nbytes
         found.append(view[offset:end])
-    if end != len(view):
+    if end != size:
         raise CorruptObjectError("The object has bytes that belong to nothing.")
     return found
 
@@ -299,7 +301,7 @@ def check_digest(view: memoryview, header: Header) -> None:
         raise CorruptObjectError(
             "The object has no digest to verify: it was stored without one (digest=True adds it)."
         )
-    if _sha256((view[:_DIGEST_AT], view[HEAD_SIZE:])) != header.digest:
+    if sha256((view[:DIGEST_AT], view[HEAD_SIZE:])) != header.digest:
         raise CorruptObjectError("The object was altered: its SHA-256 digest is not right.")
 
 
@@ -312,4 +314,4 @@ def read_header(buffer: BytesLike) -> Header:
     Raises:
         CorruptObjectError: If one of them is not right.
     """
-    return parse(as_view(buffer)).header
+    return parse(as_view(buffer))[0]

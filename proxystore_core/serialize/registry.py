@@ -8,7 +8,15 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from proxystore_core.serialize.layout import Pieces
 
-TypeSpec: TypeAlias = "type | str | tuple[type | str, ...]"
+TypeSpec: TypeAlias = type | str
+"""A type, or its name as `'package.module:Class'`."""
+
+Dumped: TypeAlias = tuple[Pieces, Sequence[Pieces]] | None
+"""In-band data and out-of-band buffers, or `None` to leave an object to pickle."""
+
+RAW = "raw"
+PICKLE = "pickle"
+_HEAP_TYPE = 1 << 9
 
 
 @runtime_checkable
@@ -22,13 +30,13 @@ class Serializer(Protocol):
     identifier: str
     """What stored objects name it by: ASCII, 1 to 16 characters, never reused."""
 
-    def dump(self, obj: Any) -> tuple[Pieces, Sequence[Pieces]]:
+    def dump(self, obj: Any) -> Dumped:
         """Return the in-band data and the out-of-band buffers of an object.
 
         In-band data is for what is small: its checksum is always verified.
         Buffers are views of the object's own memory where that is possible.
-        Either may be given as a list of pieces to concatenate. Return
-        `NotImplemented` to leave this object to pickle.
+        Each may be given as a list of pieces to concatenate. Return
+        `None` to leave this object to pickle.
         """
         ...
 
@@ -46,10 +54,11 @@ _lock = Lock()
 _by_id: dict[str, Serializer] = {}
 _by_type: dict[type, _Entry] = {}
 _by_name: dict[str, _Entry] = {}
+_unregistered: set[type] = set()  # builtin types only: they live for ever anyway
 
 
 def register_serializer(
-    types: TypeSpec,
+    types: TypeSpec | tuple[TypeSpec, ...],
     serializer: Serializer,
     *,
     exist_ok: bool = False,
@@ -63,8 +72,8 @@ def register_serializer(
         serializer: The serializer. Every process that loads such objects has to
             register it too.
         exist_ok: Replace what is registered for the same types or identifier.
-        subclasses: Whether objects of subclasses are taken too, unless one
-            closer to their class is registered.
+        subclasses: Whether objects of subclasses are taken too, unless a class
+            closer to theirs is registered.
 
     Raises:
         ValueError: If the identifier is malformed, or identifier or type are taken.
@@ -74,28 +83,30 @@ def register_serializer(
     _check(specs, serializer)
     entry = _Entry(serializer, subclasses)
     with _lock:
-        if not exist_ok:
-            other = _by_id.get(serializer.identifier)
-            if other is not None and other is not serializer:
+        other = _by_id.get(serializer.identifier)
+        if other is not None and other is not serializer:
+            if not exist_ok:
                 raise ValueError(
                     f"A serializer {serializer.identifier!r} is registered already: "
                     "choose another identifier, or pass exist_ok=True to replace it."
                 )
-            for spec in specs:
-                if spec in _by_type or spec in _by_name:
-                    raise ValueError(
-                        f"A serializer for {spec!r} is registered already: "
-                        "pass exist_ok=True to replace it."
-                    )
+            _forget(other)
+        taken = [spec for spec in specs if spec in _by_type or spec in _by_name]
+        if taken and not exist_ok:
+            raise ValueError(
+                f"A serializer for {taken[0]!r} is registered already: "
+                "pass exist_ok=True to replace it."
+            )
         _by_id[serializer.identifier] = serializer
         for spec in specs:
             if isinstance(spec, str):
                 _by_name[spec] = entry
-                # A type that was seen before stays bound to its old entry otherwise.
+                # `find` binds types that it met under their names.
                 for cls in [cls for cls in _by_type if _name(cls) == spec]:
                     del _by_type[cls]
             else:
                 _by_type[spec] = entry
+        _unregistered.clear()
 
 
 def unregister_serializer(identifier: str) -> None:
@@ -103,14 +114,14 @@ def unregister_serializer(identifier: str) -> None:
 
     Raises:
         KeyError: If there is none of this identifier.
+        ValueError: If it is the one that everything falls back to.
     """
+    if identifier == PICKLE:
+        raise ValueError("The pickle serializer cannot be unregistered.")
     with _lock:
         if identifier not in _by_id:
-            raise KeyError(f"no serializer {identifier!r} is registered")
-        serializer = _by_id.pop(identifier)
-        for table in (_by_type, _by_name):
-            for key in [k for k, e in table.items() if e.serializer is serializer]:
-                del table[key]  # type: ignore[attr-defined]  # one loop over two key types
+            raise KeyError(f"No serializer {identifier!r} is registered.")
+        _forget(_by_id.pop(identifier))
 
 
 def by_identifier(identifier: str) -> Serializer | None:
@@ -123,6 +134,8 @@ def find(cls: type) -> Serializer | None:
     entry = _by_type.get(cls)
     if entry is not None:
         return entry.serializer
+    if cls in _unregistered:
+        return None
     for base in cls.__mro__:
         entry = _by_type.get(base)
         if entry is None:
@@ -132,14 +145,23 @@ def find(cls: type) -> Serializer | None:
             _by_type[base] = entry
         if base is cls or entry.subclasses:
             return entry.serializer
+    if not cls.__flags__ & _HEAP_TYPE:
+        _unregistered.add(cls)
     return None
+
+
+def _forget(serializer: Serializer) -> None:
+    for cls in [cls for cls, entry in _by_type.items() if entry.serializer is serializer]:
+        del _by_type[cls]
+    for name in [name for name, entry in _by_name.items() if entry.serializer is serializer]:
+        del _by_name[name]
 
 
 def _name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _check(specs: tuple[type | str, ...], serializer: Serializer) -> None:
+def _check(specs: tuple[TypeSpec, ...], serializer: Serializer) -> None:
     if not isinstance(serializer, Serializer):
         raise TypeError(
             f"A serializer needs `identifier`, `dump` and `load`, which {serializer!r} has not."
@@ -149,6 +171,8 @@ def _check(specs: tuple[type | str, ...], serializer: Serializer) -> None:
         raise ValueError(
             f"The identifier of a serializer is 1 to 16 printable ASCII characters, not {name!r}."
         )
+    if name == RAW:
+        raise ValueError(f"The identifier {name!r} is taken: choose another one.")
     for spec in specs:
         if isinstance(spec, str):
             if not all(spec.partition(":")):
