@@ -110,7 +110,7 @@ class Call:
 
     def known(self, obj: Any) -> Ref | None:
         """Return the reference of an immutable object that is in the store already."""
-        entry = self._keeper.shared(obj)
+        entry = self._keeper.shared.find(obj)
         if entry is None:
             return None
         self.lease.add(entry)
@@ -146,7 +146,7 @@ class Call:
         self.stored += parts.nbytes
         self._tally.add(puts=1, nbytes=parts.nbytes, refs=1)
         if is_immutable(obj):
-            self._keeper.share(entry, obj)
+            self._keeper.shared.add(entry, obj)
         return self._ref(entry.ref, obj)
 
     def unpicklable(self, top: Any, obj: Any, error: SerializationError) -> None:

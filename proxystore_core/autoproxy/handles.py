@@ -12,17 +12,17 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from proxystore_core.autoproxy.immutable import is_frozen
+from proxystore_core.autoproxy.sharing import Shared
 from proxystore_core.exceptions import ProxyStoreError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from proxystore_core.autoproxy.refs import Ref
     from proxystore_core.store.base import Store
 
 logger = logging.getLogger(__name__)
 
-_RECENT = 32
-_ONLY_OURS = 2  # the entry's and getrefcount's own
 _GUARDED = ("proxystore_core.store", "proxystore_core.connectors")
 
 
@@ -34,38 +34,45 @@ class Entry:
         keeper: What evicts it.
         factory: The factory of its proxies on this side, while there is one.
         source: The immutable object that was stored, or a weak reference to it.
-        kept: Whether it was made to last: then it is not ours to evict.
     """
 
-    __slots__ = ("__weakref__", "factory", "keeper", "kept", "ref", "source")
+    __slots__ = ("__weakref__", "factory", "keeper", "ref", "source")
 
     def __init__(self, ref: Ref, keeper: Keeper) -> None:
         self.ref = ref
         self.keeper = keeper
         self.factory: weakref.ref[Any] | None = None
         self.source: Any = None
-        self.kept = False
 
-    @property
-    def alive(self) -> bool:
-        """Whether the object is still in the store."""
-        return not self.keeper.closed
 
-    def __del__(self) -> None:
-        if not self.kept:
-            self.keeper.drop(self.ref.key)
+class _Watch(weakref.ref[Entry]):
+    """Calls its keeper when an entry is gone; unlike `__del__` it cannot bring it back."""
+
+    __slots__ = ("key",)
+
+    key: Any
+
+    def __new__(cls, entry: Entry, keeper: Keeper) -> _Watch:
+        self = super().__new__(cls, entry, keeper.dropped)
+        self.key = entry.ref.key
+        return self
 
 
 class Keeper:
     """Evicts the objects of one session.
 
-    `drop` runs wherever Python drops the last reference, which may be inside a garbage
+    `dropped` runs wherever Python drops the last reference, which may be inside a garbage
     collection in the middle of anything. It evicts on the spot, unless this thread is just
     inside a store, whose locks it may hold: then a thread of its own does.
 
     Args:
         store: Where the objects lie.
         temporary: The store ends with the session.
+
+    Attributes:
+        closed: Whether everything was evicted for good.
+        evicted: Number of objects evicted.
+        shared: Finds entries by the immutable objects that were stored.
     """
 
     def __init__(self, store: Store[Any], *, temporary: bool = False) -> None:
@@ -73,14 +80,13 @@ class Keeper:
         self.temporary = temporary
         self.closed = False
         self.evicted = 0
+        self.shared: Shared[Entry] = Shared()
         self._pid = os.getpid()
         self._getpid = os.getpid  # kept: module globals are gone at the end of the interpreter
-        self._live: dict[Any, weakref.ref[Entry]] = {}
+        self._live: dict[Any, _Watch] = {}
         self._pending: deque[Any] = deque()
         self._failed: list[Any] = []
-        self._shared: dict[int, weakref.ref[Entry]] = {}
-        self._shared_limit = _RECENT
-        self._recent: deque[weakref.ref[Entry]] = deque(maxlen=_RECENT)
+        self._abandoned = False
         # Modules whose frames may hold a lock that evicting takes.
         self._guarded = (*_GUARDED, type(store.connector).__module__)
         _keepers.add(self)
@@ -93,7 +99,7 @@ class Keeper:
         entry = self.find(ref.key)
         if entry is None:
             entry = Entry(ref, self)
-            self._live[ref.key] = weakref.ref(entry)
+            self._live[ref.key] = _Watch(entry, self)
         return entry
 
     def find(self, key: Any) -> Entry | None:
@@ -103,45 +109,23 @@ class Keeper:
 
     def entries(self) -> list[Entry]:
         """Return all entries that someone holds."""
-        found = (reference() for reference in list(self._live.values()))
+        found = (watch() for watch in list(self._live.values()))
         return [entry for entry in found if entry is not None]
 
-    def share(self, entry: Entry, obj: Any) -> None:
-        """Let `shared` find the entry of an immutable object by the object itself."""
-        try:
-            entry.source = weakref.ref(obj)
-        except TypeError:  # bytes and str: held until nobody else does
-            entry.source = obj
-            self._let_go()
-            self._recent.append(weakref.ref(entry))
-        if len(self._shared) >= self._shared_limit:
-            dead = [ident for ident, found in list(self._shared.items()) if found() is None]
-            for ident in dead:
-                self._shared.pop(ident, None)
-            self._shared_limit = max(_RECENT, 2 * len(self._shared))
-        self._shared[id(obj)] = weakref.ref(entry)
+    def holds(self, entry: Entry) -> bool:
+        """Tell whether the object of an entry is there, and ours."""
+        return not self.closed and entry.ref.key in self._live
 
-    def shared(self, obj: Any) -> Entry | None:
-        """Return the entry of an immutable object that is in the store already."""
-        found = self._shared.get(id(obj))
-        entry = found() if found is not None else None
-        if entry is None or not is_frozen(obj):
-            return None
-        source = entry.source
-        if type(source) is weakref.ref:
-            source = source()
-        return entry if source is obj else None
+    def give_up(self, entry: Entry) -> None:
+        """Own an object no longer: it stays in the store."""
+        self._live.pop(entry.ref.key, None)
 
-    def _let_go(self) -> None:
-        for found in list(self._recent):
-            entry = found()
-            if entry is not None and sys.getrefcount(entry.source) == _ONLY_OURS:
-                entry.source = None
-
-    def drop(self, key: Any) -> None:
-        """Evict a key that nobody holds."""
-        if self.closed or self._getpid() != self._pid:
+    def dropped(self, watch: Any) -> None:
+        """Evict the object of an entry that is gone."""
+        key = watch.key
+        if self.closed or self._getpid() != self._pid or self._live.get(key) is not watch:
             return
+        self._live.pop(key, None)
         self._pending.append(key)
         if not self._inside_store():
             self.reap()
@@ -158,26 +142,15 @@ class Keeper:
                 key = self._pending.popleft()
             except IndexError:
                 return  # another thread took it
-            self._evict(key)
+            if key not in self._live:  # else adopted again
+                self._evict(key)
+        if self._abandoned and not self._live:
+            self.close()
 
-    def _evict(self, key: Any) -> None:
-        if self.find(key) is not None:
-            return  # adopted again
-        self._live.pop(key, None)
-        try:
-            self.store.evict(key)
-            self.evicted += 1
-        except (ProxyStoreError, OSError):
-            self._failed.append(key)
-            logger.warning("Could not evict %r; trying again at the end.", key, exc_info=True)
-
-    def _inside_store(self) -> bool:
-        frame = sys._getframe(1)
-        while frame is not None:
-            if str(frame.f_globals.get("__name__")).startswith(self._guarded):
-                return True
-            frame = frame.f_back  # type: ignore[assignment]
-        return False
+    def abandon(self) -> None:
+        """Close when nothing is held any more; the session is gone, its results are not yet."""
+        self._abandoned = True
+        self.reap()
 
     def close(self) -> None:
         """Evict everything, whoever holds it; calling it twice is no error."""
@@ -186,15 +159,28 @@ class Keeper:
         self.closed = True
         _keepers.discard(self)
         for key in {*self._live, *self._pending, *self._failed}:
-            entry = self.find(key)
-            if entry is not None and entry.kept:
-                continue
-            try:
-                self.store.evict(key)
-                self.evicted += 1
-            except (ProxyStoreError, OSError):
-                logger.warning("Could not evict %r.", key, exc_info=True)
+            self._evict(key)
         self._live.clear()
+        if self.temporary:
+            self.store.close()
+
+    def _evict(self, key: Any) -> None:
+        if self.store.closed:
+            return
+        try:
+            self.store.evict(key)
+            self.evicted += 1
+        except (ProxyStoreError, OSError):
+            self._failed.append(key)
+            logger.warning("Could not evict %r; trying again at the end.", key, exc_info=True)
+
+    def _inside_store(self) -> bool:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if str(frame.f_globals.get("__name__")).startswith(self._guarded):
+                return True
+            frame = frame.f_back
+        return False
 
 
 class Lease:
@@ -236,7 +222,7 @@ def find_entry(ref: Ref) -> Entry | None:
     return None
 
 
-_keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
+_keepers: set[Keeper] = set()  # holds them: an entry may outlive its session
 
 
 @atexit.register

@@ -58,7 +58,7 @@ class AutoFactory:
             if parked is None:
                 self._target = self.ref.fetch(writable=self._writable)
                 if self.entry is not None and is_frozen(self._target):
-                    self.entry.keeper.share(self.entry, self._target)
+                    self.entry.keeper.shared.add(self.entry, self._target)
             else:
                 self._target = load(parked, writable=self._writable)
                 self._parked = None
@@ -71,7 +71,7 @@ class AutoFactory:
 
     def stands_for(self, proxy: Proxy[Any]) -> bool:
         """Tell whether what is stored is still what the proxy shows."""
-        if self.entry is not None and not self.entry.alive:
+        if self.entry is not None and not self.entry.keeper.holds(self.entry):
             return False
         if is_resolved(proxy):
             target = extract(proxy)
@@ -158,14 +158,13 @@ def persist(proxy: Proxy[T], store: Store[Any] | None = None) -> Proxy[T]:
             "long as their store keeps the object."
         )
     entry, ref = factory.entry, factory.ref
-    alive = entry is not None and entry.alive
     if store is None:
-        if entry is None or not alive or entry.keeper.temporary:
+        if entry is None or not entry.keeper.holds(entry) or entry.keeper.temporary:
             raise StoreConfigError(
                 f"The store {ref.channel.config.name!r} ends with its session: give persist() "
                 "a store that outlives it, as in persist(proxy, Store('results'))."
             )
-        entry.kept = True
+        entry.keeper.give_up(entry)
         return reference(ref.channel.store(), ref.key, get_info(proxy))
     if not factory.stands_for(proxy):  # changed since, or already home
         return store.proxy(extract(proxy))

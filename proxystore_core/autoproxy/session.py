@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -70,6 +71,8 @@ class Session:
         self.own_store = own_store
         self._channel = channel_of(store)
         self._keeper = Keeper(store, temporary=own_store)
+        # Not at exit: the keepers themselves see to that.
+        weakref.finalize(self, self._keeper.abandon).atexit = False
         self._wrapped = wrapped
         self._adopt = adopt_results
         self._settings: dict[Policy, Settings] = {}
@@ -183,8 +186,6 @@ class Session:
                     except (ProxyStoreError, OSError) as error:
                         warnings.warn(f"A result was lost: {error}", RuntimeWarning, stacklevel=2)
         self._keeper.close()
-        if self.own_store:
-            self.store.close()
 
     def _settings_for(self, policy: Policy) -> Settings:
         try:
