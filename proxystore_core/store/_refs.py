@@ -223,9 +223,9 @@ def _restore(
 
 
 def _restore_small(kind: str, *args: Any) -> BaseRefProxy[Any]:
-    from proxystore_core.store.factory import _unpickle
+    from proxystore_core.store.factory import load_proxy
 
-    proxy = _unpickle(*args)
+    proxy = load_proxy(*args)
     made: BaseRefProxy[Any] = _KINDS[kind](get_factory(proxy), info=get_info(proxy))
     return made
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from proxystore_core.exceptions import ProxyResolveMissingKeyError
 from proxystore_core.proxy import Proxy, TargetInfo
-from proxystore_core.store._compact import pack_config, unpack_config
+from proxystore_core.store._compact import pack_config, pack_info, unpack_config, unpack_info
 from proxystore_core.store.config import StoreConfig
 from proxystore_core.store.registry import get_or_create_store
 from proxystore_core.store.types import ConnectorKeyT, ConnectorT, DeserializerT
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MISSING = object()
-_OPTIONS = ("evict", "deserializer", "writable")
 
 
 class StoreFactory(Generic[ConnectorT, T]):
@@ -68,22 +67,18 @@ class StoreFactory(Generic[ConnectorT, T]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_store": None, "_future": None}
 
+    def __reduce__(self) -> Any:
+        if type(self) in _CLASSES:
+            return load_factory, self._pack(None)
+        return super().__reduce__()  # of a class of the user, which has what we know nothing of
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__reduce__() if type(self) in _CLASSES else super().__reduce_ex__(protocol)
+
     def __proxy_reduce__(self, info: TargetInfo | None, proxy_cls: type[Proxy[Any]]) -> Any:
-        if type(self) is not StoreFactory or proxy_cls is not Proxy:
-            return NotImplemented
-        name, kind, options, store_options = pack_config(self.store_config)
-        # The type of our own keys is known from the kind.
-        key = self._key if "." in kind else tuple(self._key)
-        facts = list(info or ())
-        while facts and facts[-1] is None:
-            facts.pop()
-        own_options = {
-            name: value for name in _OPTIONS if (value := getattr(self, name)) not in (None, False)
-        }
-        args: list[Any] = [name, kind, options, key, tuple(facts), store_options, own_options]
-        while not args[-1]:
-            args.pop()
-        return _unpickle, tuple(args)
+        if type(self) in _CLASSES and proxy_cls is Proxy:
+            return load_proxy, self._pack(info)
+        return NotImplemented
 
     def __proxy_token__(self) -> object:
         connector = self.store_config.connector
@@ -137,6 +132,21 @@ class StoreFactory(Generic[ConnectorT, T]):
             self._future = submit(self.resolve)
         return self._future
 
+    def _pack(self, info: TargetInfo | None) -> tuple[Any, ...]:
+        name, kind, options, store_options = pack_config(self.store_config)
+        # The type of our own keys is known from the kind.
+        key = self._key if "." in kind else tuple(self._key)
+        args = [name, kind, options, key, pack_info(info), store_options, self._options()]
+        while not args[-1]:
+            args.pop()
+        return tuple(args)
+
+    def _options(self) -> dict[str, Any]:
+        names = ("evict", "deserializer", "writable")
+        return {
+            name: value for name in names if (value := getattr(self, name)) not in (None, False)
+        }
+
     def _get(self, store: Store[Any]) -> Any:
         return store.get(
             self.key, deserializer=self.deserializer, default=MISSING, writable=self.writable
@@ -189,6 +199,15 @@ class PollingStoreFactory(StoreFactory[ConnectorT, T]):
         self.polling_interval_limit = polling_interval_limit
         self.polling_timeout = polling_timeout
 
+    def _options(self) -> dict[str, Any]:
+        polling = (
+            self.polling_interval,
+            self.polling_backoff_factor,
+            self.polling_interval_limit,
+            self.polling_timeout,
+        )
+        return {**super()._options(), "polling": polling}
+
     def resolve(self) -> T:
         """Wait for the object.
 
@@ -205,7 +224,10 @@ class PollingStoreFactory(StoreFactory[ConnectorT, T]):
         return obj
 
 
-def _unpickle(
+_CLASSES = (StoreFactory, PollingStoreFactory)
+
+
+def load_factory(
     name: str,
     kind: str,
     options: tuple[Any, ...],
@@ -213,8 +235,21 @@ def _unpickle(
     facts: tuple[Any, ...] = (),
     store_options: dict[str, Any] | None = None,
     own_options: dict[str, Any] | None = None,
-) -> Proxy[Any]:
-    """Make the proxy that `StoreFactory.__proxy_reduce__` took apart."""
+) -> StoreFactory[Any, Any]:
+    """Make a factory from what is in a pickle."""
     config = unpack_config(name, kind, options, store_options or {})
-    factory: StoreFactory[Any, Any] = StoreFactory(key, config, **(own_options or {}))
-    return Proxy(factory, info=TargetInfo(*facts) if facts else None)
+    own_options = dict(own_options or {})
+    polling = own_options.pop("polling", None)
+    if polling is None:
+        return StoreFactory(key, config, **own_options)
+    names = ("interval", "backoff_factor", "interval_limit", "timeout")
+    own_options |= {f"polling_{name}": value for name, value in zip(names, polling, strict=True)}
+    return PollingStoreFactory(key, config, **own_options)
+
+
+def load_proxy(*args: Any) -> Proxy[Any]:
+    """Make a proxy from what is in a pickle."""
+    return Proxy(load_factory(*args), info=unpack_info(args[4]) if len(args) > 4 else None)
+
+
+load_proxy.__module__ = "proxystore_core.store"  # a short path, since it is in every pickle
