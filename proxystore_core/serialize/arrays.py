@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from proxystore_core.serialize import reducers
+from proxystore_core.serialize.layout import BytesLike, Pieces
 from proxystore_core.serialize.pickled import INBAND_BELOW
 from proxystore_core.serialize.registry import Dumped
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _PLAIN_KINDS = "biufcmMSUV"
+_RUN_FROM = 32768  # bytes, from where a part more to write costs less than a copy
 
 
 def _is_plain(dtype: np.dtype[Any]) -> bool:
@@ -52,22 +55,34 @@ def stride_order(strides: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(range(len(strides)), key=lambda axis: -strides[axis]))
 
 
-def _memory(array: Array) -> tuple[memoryview, tuple[int, ...]]:
+def _memory(array: Array) -> tuple[Pieces, tuple[int, ...]]:
     """Return the bytes of an array, and the order of its axes there (empty for C)."""
-    axes: tuple[int, ...] = ()
-    if not array.flags.c_contiguous:
-        # Sorted by stride, the axes of any transposed array are in C order.
-        axes = stride_order(array.strides)
-        straight = array.transpose(axes)
-        if straight.flags.c_contiguous:
-            array = straight
-        else:
-            axes, array = (), array.copy(order="C")
-    if not array.nbytes:
-        return memoryview(b""), axes
+    if array.flags.c_contiguous:
+        return _flat(array), ()
+    # Sorted by stride, the axes of any transposed array are in C order.
+    axes = stride_order(array.strides)
+    straight = array.transpose(axes)
+    if straight.flags.c_contiguous:
+        return _flat(straight), axes
+    if pieces := _long_runs(straight):
+        return pieces, axes
+    return _flat(array.copy(order="C")), ()
+
+
+def _flat(array: Array) -> memoryview:
     # As bytes, because not every type exports a buffer (datetime64 does not).
-    flat: Any = array.reshape(-1).view("u1")
-    return memoryview(flat), axes
+    return memoryview(array.reshape(-1).view("u1").data if array.nbytes else b"")
+
+
+def _long_runs(array: Array) -> list[BytesLike]:
+    """Return the contiguous runs of an array with gaps, unless they are short."""
+    run = array
+    while run.ndim and not run.flags.c_contiguous:
+        run = run[0]
+    if run.nbytes < _RUN_FROM:
+        return []
+    outer = array.shape[: array.ndim - run.ndim]
+    return [_flat(array[index]) for index in product(*map(range, outer))]
 
 
 def _array(buffer: Any, dtype: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:

@@ -31,6 +31,9 @@ reducers: dict[type, Reducer] = {}
 _pending: dict[str, Callable[[Any], dict[type, Reducer]]] = {}
 
 
+_seen = 0  # number of modules when `update` last looked
+
+
 class Mode(local):
     """How the pickle that this thread loads wants its arrays."""
 
@@ -47,11 +50,16 @@ def when_imported(module: str, make: Callable[[Any], dict[type, Reducer]]) -> No
 
 def update() -> None:
     """Add the reducers of modules that were imported since the last call."""
+    global _seen
+    modules = len(sys.modules)
+    if modules == _seen:
+        return
     for name in [name for name in _pending if name in sys.modules]:
         module = sys.modules[name]
-        spec = getattr(module, "__spec__", None)
-        if getattr(spec, "_initializing", False):
-            continue  # half imported, by another thread or by whoever calls us
+        if getattr(getattr(module, "__spec__", None), "_initializing", False):
+            modules = 0  # half imported, by another thread or by who calls us: look again
+            continue
         make = _pending.pop(name, None)
         if make is not None:
             reducers.update(make(module))
+    _seen = modules
