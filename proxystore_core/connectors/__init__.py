@@ -1,0 +1,1 @@
+"""Channels that carry bytes from a producer to consumers, one module a channel."""

@@ -28,6 +28,18 @@ _MAP_FIXED = 0x10
 _PRIVATE = mmap.MAP_PRIVATE | _NORESERVE
 _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 _MEMORY_FILE_SYSTEMS = frozenset({0x01021994, 0x858458F6})  # tmpfs, ramfs
+_KEEPING_FILE_SYSTEMS = frozenset(
+    {
+        0xEF53,  # ext2 to ext4
+        0x58465342,  # XFS
+        0x9123683E,  # Btrfs
+        0x2FC12FC1,  # ZFS
+        0xF2F52010,  # F2FS
+        0x794C7630,  # overlay
+        0x0BD00BD0,  # Lustre
+        0x47504653,  # GPFS
+    }
+)
 _GIL_FREE = 1 << 20  # from here on (bytes) a copy lets other threads run
 _MAX_WARM = 64
 
@@ -131,11 +143,23 @@ def _try_lease(path: str) -> bool:
 
 def is_memory_file_system(path: str) -> bool:
     """Tell whether a path lies in memory, where pages once allocated stay so."""
+    return _file_system(path) in _MEMORY_FILE_SYSTEMS
+
+
+def is_safe_to_map(path: str) -> bool:
+    """Tell whether a file that another host removes stays whole for those who map it.
+
+    On NFS and its like it does not: reading a page of it would kill the process.
+    """
+    return _file_system(path) in _MEMORY_FILE_SYSTEMS | _KEEPING_FILE_SYSTEMS
+
+
+def _file_system(path: str) -> int:
     if not _LINUX:
-        return False
+        return 0
     ctypes, libc = _libc()
     answer = (ctypes.c_long * 32)()  # struct statfs is 120 bytes and begins with f_type
-    return libc.statfs(os.fsencode(path), answer) == 0 and answer[0] in _MEMORY_FILE_SYSTEMS
+    return int(answer[0]) if libc.statfs(os.fsencode(path), answer) == 0 else 0
 
 
 class WarmMaps:
