@@ -62,6 +62,10 @@ class Proxy(Operators, ArrayProtocols, Generic[T]):
         __proxy_info__: TargetInfo | None
         __proxy_target__: T
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _unveil(cls)
+
     def __init__(
         self,
         factory: FactoryType[T],
@@ -239,7 +243,33 @@ def restore(
     return proxy
 
 
-restore.__module__ = Proxy.__module__  # where pickles look for it
+class _Veiled(str):
+    """A text of a class that a proxy of that class replaces by the text of its target."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self._name = name
+
+    def __new__(cls, text: str, name: str) -> _Veiled:
+        return super().__new__(cls, text)
+
+    def __get__(self, proxy: Proxy[Any] | None, cls: type[Any] | None = None) -> Any:
+        return self if proxy is None else proxy.__getattr__(self._name)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # pickles name a class by its module
+        return str, (str(self),)
+
+
+def _unveil(cls: type[Any]) -> None:
+    """Keep what every class has from hiding what the target has under the same name."""
+    cls.__doc__ = _Veiled(cls.__doc__ or "", "__doc__")
+    cls.__module__ = _Veiled(cls.__module__, "__module__")
+    for base in cls.__mro__:
+        if "__annotations__" in base.__dict__ and base.__module__.startswith(__package__):
+            del base.__annotations__
+
+
+_unveil(Proxy)
+restore.__module__ = str(Proxy.__module__)  # where pickles look for it
 
 
 def _describe_with_hash(target: Any) -> TargetInfo:

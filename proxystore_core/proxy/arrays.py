@@ -23,7 +23,7 @@ def unwrap(value: Any) -> Any:
 
 
 class ArrayProtocols:
-    """NumPy's and torch's protocols for a class whose instances stand for something else."""
+    """The protocols of NumPy, Arrow and torch for what stands for something else."""
 
     __slots__ = ()
 
@@ -43,6 +43,11 @@ class ArrayProtocols:
         self, func: Callable[..., Any], types: Any, args: Any, kwargs: dict[str, Any]
     ) -> Any:
         return func(*unwrap(args), **unwrap(kwargs))
+
+    def __arrow_array__(self, type: Any = None) -> Any:  # noqa: A002  # pyarrow's name
+        import pyarrow as pa
+
+        return pa.array(self.__proxy_target__, type=type)
 
     @classmethod
     def __torch_function__(

@@ -68,6 +68,8 @@ def known_attribute(info: TargetInfo, name: str) -> Any:
         cls = known_class(info)
         if cls is not None and _lacks(cls, name):
             raise AttributeError(f"{cls.__name__!r} object has no attribute {name!r}")
+        if cls is not None and name in ("__doc__", "__module__") and not cls.__dictoffset__:
+            return getattr(cls, name)
     raise LookupError(name)
 
 
