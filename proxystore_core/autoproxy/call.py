@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import threading
 import types
 import warnings
@@ -14,7 +15,7 @@ from proxystore_core.autoproxy.handles import Keeper, Lease
 from proxystore_core.autoproxy.immutable import is_immutable
 from proxystore_core.autoproxy.plan import Planner
 from proxystore_core.autoproxy.policy import Policy
-from proxystore_core.autoproxy.refs import Channel, Packed, Ref
+from proxystore_core.autoproxy.refs import Channel, Items, Packed, Ref
 from proxystore_core.autoproxy.results import auto_factory
 from proxystore_core.autoproxy.sizes import ATOM, STRINGS, kind_of
 from proxystore_core.exceptions import ObjectTooLargeError, StorageFullError
@@ -91,6 +92,11 @@ class Call:
         self._where = where
         new = self._planner.encode(value)
         return new if new is value or type(new) is Ref else Packed(new)
+
+    def encode_items(self, values: list[Any], where: str) -> list[Any]:
+        """Return what travels in the place of a list that the engine looks into."""
+        items = Items([self.encode(value, where) for value in values])
+        return values if all(map(operator.is_, items, values)) else items
 
     def unbind(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -223,6 +223,15 @@ class Packed:
         return Packed, (self.value,)
 
 
+class Items(list[Any]):
+    """An argument that stays a list, because the engine looks into it; its items are encoded."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Items, (list(self),)
+
+
 class Envelope:
     """A result that is a reference, a proxy, or has references somewhere inside."""
 
@@ -238,5 +247,5 @@ class Envelope:
         return Envelope, (self.value,)
 
 
-CARRIERS = frozenset((Ref, Packed, Envelope))
+CARRIERS = frozenset((Ref, Packed, Items, Envelope))
 REFS = frozenset((Ref,))

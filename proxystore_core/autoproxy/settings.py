@@ -16,14 +16,18 @@ class Settings:
         channel: Store of the results.
         policy: What travels by reference.
         wrapped: Whether a `Remote` shows its function as `__wrapped__`.
+        own_code: Whether functions that cannot be imported are left to the engine's pickler.
     """
 
-    __slots__ = ("channel", "policy", "wire", "wrapped")
+    __slots__ = ("channel", "own_code", "policy", "wire", "wrapped")
 
-    def __init__(self, source: Channel, policy: Policy, *, wrapped: bool = True) -> None:
+    def __init__(
+        self, source: Channel, policy: Policy, *, wrapped: bool = True, own_code: bool = False
+    ) -> None:
         self.channel = source
         self.policy = policy
         self.wrapped = wrapped
+        self.own_code = own_code
         fields = (source.wire, policy.changes() or None, wrapped)
         if policy.types or policy.exclude or policy.should_proxy is not None:
             import cloudpickle  # classes and functions of __main__ travel by value

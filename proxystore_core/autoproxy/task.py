@@ -98,7 +98,7 @@ class Remote:
 
     def __reduce__(self) -> tuple[Any, ...]:
         func = self._func
-        if not _importable(func):
+        if not self._settings.own_code and not _importable(func):
             import cloudpickle
 
             try:

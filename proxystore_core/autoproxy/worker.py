@@ -10,7 +10,7 @@ from proxystore_core.autoproxy.containers import walk
 from proxystore_core.autoproxy.immutable import is_frozen
 from proxystore_core.autoproxy.plan import Planner
 from proxystore_core.autoproxy.policy import Policy
-from proxystore_core.autoproxy.refs import CARRIERS, REFS, Channel, Envelope, Packed, Ref
+from proxystore_core.autoproxy.refs import CARRIERS, REFS, Channel, Envelope, Items, Packed, Ref
 from proxystore_core.autoproxy.results import auto_factory, proxy_of
 from proxystore_core.autoproxy.settings import Settings
 from proxystore_core.autoproxy.sizes import ATOM, PROXY, kind_of
@@ -39,11 +39,16 @@ def fetch(values: Iterable[Any], policy: Policy) -> dict[Ref, Any]:
         refs[ref] = None
         return ref
 
-    for value in values:
-        if type(value) is Ref:
-            refs[value] = None
-        elif type(value) is Packed:
-            walk(value.value, collect, depth=policy.depth, only=REFS)
+    def search(values: Iterable[Any]) -> None:
+        for value in values:
+            if type(value) is Ref:
+                refs[value] = None
+            elif type(value) is Packed:
+                walk(value.value, collect, depth=policy.depth, only=REFS)
+            elif type(value) is Items:
+                search(value)
+
+    search(values)
     if policy.resolve == "lazy":
         return {ref: proxy_of(ref, None, writable=policy.writable) for ref in refs}
     if len(refs) > 1 and not all(ref.channel.maps for ref in refs):
@@ -62,6 +67,8 @@ def decode(value: Any, objects: dict[Ref, Any], depth: int) -> Any:
         return objects[value]
     if cls is Packed:
         return walk(value.value, objects.__getitem__, depth=depth, only=REFS)
+    if cls is Items:
+        return [decode(item, objects, depth) for item in value]
     return value
 
 
@@ -78,6 +85,8 @@ class Outcome:
         self._settings = settings
         self._refs = refs or {}
         self._task = task
+        self._put: list[Any] = []  # keys
+        self._left = False  # some of it is for the engine's own pickler
 
     def envelope(self, result: Any) -> Any:
         """Return what travels in the place of a result.
@@ -91,7 +100,14 @@ class Outcome:
             return result
         if not policy.results:
             return Envelope(result) if kind is PROXY else result
-        new = Planner(policy, self, put=True).encode(result)
+        try:
+            new = Planner(policy, self, put=True).encode(result)
+        except BaseException:
+            self._undo()
+            raise
+        if self._left:  # it may fail there too, and nobody would know of what was stored
+            self._undo()
+            return result
         changed = new is not result or kind_of(type(new)) is PROXY
         return Envelope(new) if changed else result
 
@@ -132,11 +148,17 @@ class Outcome:
                 raise
             _warn_once(source, self._task, error)
             return None
+        self._put.append(key)
         return Ref(source, key, parts.nbytes, describe(obj))
+
+    def _undo(self) -> None:
+        for key in self._put:
+            self._settings.channel.store().evict(key)
 
     def unpicklable(self, top: Any, obj: Any, error: SerializationError) -> None:
         """Raise the error that names the task, if the policy wants it."""
         if self._settings.policy.on_unpicklable == "leave":
+            self._left = True
             return
         raise ResultSerializationError(
             f"The result of task {self._task!r} cannot be serialized: it is, or holds, a "
