@@ -56,7 +56,7 @@ class Store(ProxyStore[ConnectorT]):
         serializer: SerializerT | None = None,
         deserializer: DeserializerT | None = None,
         cache_size: int = 16,
-        cache_bytes: int | str = "256 MB",
+        cache_bytes: int | str = 256_000_000,
         metrics: bool = False,
         populate_target: bool = True,
         register: bool = False,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from proxystore_core.connectors.protocols import Connector
 from proxystore_core.exceptions import StoreConfigError
 from proxystore_core.store.types import ConnectorKeyT, DeserializerT, SerializerT
 from proxystore_core.utils.data import readable_to_bytes
 from proxystore_core.utils.imports import get_object_path, import_from_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class _Known(NamedTuple):
@@ -141,7 +143,7 @@ class StoreConfig:
     metrics: bool = False
     populate_target: bool = True
     auto_register: bool = dataclasses.field(default=False, compare=False)
-    cache_bytes: int | str = "256 MB"
+    cache_bytes: int | str = 256_000_000
     verify: bool | None = None
 
     def __post_init__(self) -> None:
@@ -196,6 +198,7 @@ class StoreConfig:
             OSError: If the file cannot be read.
         """
         import tomllib
+        from pathlib import Path
 
         try:
             data = tomllib.loads(Path(filepath).read_text(encoding="utf-8"))
@@ -210,6 +213,8 @@ class StoreConfig:
             StoreConfigError: If an option, or a function that cannot be imported by
                 name, has no form in TOML.
         """
+        from pathlib import Path
+
         from proxystore_core.store._toml import dumps
 
         data: dict[str, Any] = {

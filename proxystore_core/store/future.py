@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# There will be no object after one of these.
-_FINAL = {MissingReason.EXPIRED, MissingReason.STORE_CLOSED, MissingReason.UNREACHABLE}
+# There will be no object after one of these, if it is said for longer than storing one takes
+# between the moment that it counts as stored and the moment that it is there.
+_FINAL = {MissingReason.EVICTED, MissingReason.EXPIRED, MissingReason.STORE_CLOSED}
+_SURE_AFTER = 1.0
 
 
 class Future(Generic[T]):
@@ -172,11 +174,16 @@ def poll(factory: PollingStoreFactory[Any, T], timeout: float | None) -> T | Out
     deadline = None if timeout is None else time.monotonic() + timeout
     interval = factory.polling_interval
     store = factory.get_store()
+    gone_since: float | None = None
     while True:
         obj = factory._get(store)
         if obj is not MISSING:
             return cast("T | Outcome", obj)
-        if store.missing_reason(factory.key) in _FINAL:
+        if store.missing_reason(factory.key) not in _FINAL:
+            gone_since = None
+        elif gone_since is None:
+            gone_since = time.monotonic()
+        elif time.monotonic() - gone_since >= _SURE_AFTER:
             raise factory._missing(store)
         pause = interval
         if deadline is not None:
