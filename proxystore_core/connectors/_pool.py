@@ -162,7 +162,9 @@ class Pool(Area):
             return
         os.pwrite(fd, bytes(HEAD), 0)
         size = os.fstat(fd).st_size
-        mapping = self._warm.take(fd, inode, size) if self._in_memory else None
+        # A segment is reused for its charge, so the file of the last object may be a bit shorter.
+        long_enough = size >= HEAD + sum(map(len, views))
+        mapping = self._warm.take(fd, inode, size) if self._in_memory and long_enough else None
         if mapping is not None:
             copy_into(mapping, HEAD, views)
         else:
