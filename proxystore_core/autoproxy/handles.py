@@ -44,6 +44,11 @@ class Entry:
         self.factory: weakref.ref[Any] | None = None
         self.source: Any = None
 
+    @property
+    def alive(self) -> bool:
+        """Whether the object is there, and its session's."""
+        return self.keeper.holds(self)
+
 
 class _Watch(weakref.ref[Entry]):
     """Calls its keeper when an entry is gone; unlike `__del__` it cannot bring it back."""
@@ -94,6 +99,11 @@ class Keeper:
     def __len__(self) -> int:
         return len(self._live)
 
+    @property
+    def foreign(self) -> bool:
+        """Whether this is another process than the one that owns the objects."""
+        return self._getpid() != self._pid
+
     def adopt(self, ref: Ref) -> Entry:
         """Own the object of a reference from now on; the same entry if it is owned already."""
         entry = self.find(ref.key)
@@ -123,7 +133,7 @@ class Keeper:
     def dropped(self, watch: Any) -> None:
         """Evict the object of an entry that is gone."""
         key = watch.key
-        if self.closed or self._getpid() != self._pid or self._live.get(key) is not watch:
+        if self.closed or self.foreign or self._live.get(key) is not watch:
             return
         self._live.pop(key, None)
         self._pending.append(key)
@@ -154,7 +164,7 @@ class Keeper:
 
     def close(self) -> None:
         """Evict everything, whoever holds it; calling it twice is no error."""
-        if self.closed or self._getpid() != self._pid:
+        if self.closed or self.foreign:
             return
         self.closed = True
         _keepers.discard(self)

@@ -8,7 +8,16 @@ from typing import Any, Protocol
 from proxystore_core.autoproxy.containers import Shape
 from proxystore_core.autoproxy.policy import Policy
 from proxystore_core.autoproxy.refs import CARRIERS, Ref
-from proxystore_core.autoproxy.sizes import ATOM, LENGTH, PROXY, SMALL, STRINGS, kind_of, rough_size
+from proxystore_core.autoproxy.sizes import (
+    ATOM,
+    LENGTH,
+    NUMBERS,
+    PROXY,
+    SMALL,
+    STRINGS,
+    kind_of,
+    rough_size,
+)
 from proxystore_core.serialize import Parts, SerializationError
 
 _WIDE = 256  # containers with more children are looked at by samples
@@ -43,7 +52,7 @@ class Sink(Protocol):
 class _Node:
     """What is to become of one object."""
 
-    __slots__ = ("children", "new", "obj", "parts", "pinned", "shape", "size", "store", "unknown")
+    __slots__ = ("new", "nodes", "obj", "parts", "pinned", "shape", "size", "store", "unknown")
 
     def __init__(self, obj: Any, size: int, *, unknown: bool = False, store: bool = False) -> None:
         self.obj = obj
@@ -54,7 +63,7 @@ class _Node:
         self.pinned = False  # a reference to something stored before
         self.parts: Parts | None = None
         self.shape: Shape | None = None  # set: some children change
-        self.children: list[_Node] = []
+        self.nodes: dict[int, _Node] = {}  # of the children that are no numbers
 
     @property
     def changes(self) -> bool:
@@ -161,29 +170,30 @@ class Planner:
         self._above.add(id(obj))
         size = SMALL * (len(children) + 1)
         unknown = changes = False
-        nodes = []
-        for child in children:
-            node = self._plan(child, depth - 1)
-            nodes.append(node)
+        plain = self._policy.should_proxy is None
+        nodes: dict[int, _Node] = {}
+        for i, child in enumerate(children):
+            cls = type(child)
+            if plain and (cls in NUMBERS or (cls in STRINGS and len(child) < self._limit)):
+                size += len(child) if cls in STRINGS else 0
+                continue  # most of what containers hold: no node for it
+            nodes[i] = node = self._plan(child, depth - 1)
             size += 0 if node.store else node.size
             unknown = unknown or node.unknown
             changes = changes or node.changes
         self._above.discard(id(obj))
         if not changes:
             return _Node(obj, size, unknown=unknown and self._weigh)
-        return self._mixed(obj, shape, nodes)
-
-    def _mixed(self, obj: Any, shape: Shape, nodes: list[_Node]) -> _Node:
-        """Make the node of a container of which some children travel by reference."""
-        for node in nodes:
+        for node in nodes.values():
             if not node.changes:
+                size -= node.size
                 self._settle(node)
-        rest = sum(node.size for node in nodes if not node.store)
-        if self._weigh and rest >= self._limit and not any(map(_has_pinned, nodes)):
-            return _Node(obj, rest, store=True)  # many small things beside the large ones
-        made = _Node(obj, rest)
+                size += 0 if node.store else node.size
+        if self._weigh and size >= self._limit and not any(map(_has_pinned, nodes.values())):
+            return _Node(obj, size, store=True)  # many small things beside the large ones
+        made = _Node(obj, size)
         made.shape = shape
-        made.children = nodes
+        made.nodes = nodes
         return made
 
     def _look_wide(self, obj: Any, children: Sequence[Any]) -> _Node | None:
@@ -243,9 +253,12 @@ class Planner:
         if node.store:
             new = self._store(node)
         elif node.shape is not None:
-            children = [self._build(child) for child in node.children]
-            same = all(a is b.obj for a, b in zip(children, node.children, strict=True))
-            new = node.obj if same else node.shape.rebuild(node.obj, children)
+            children = list(node.shape.children(node.obj))
+            changed = False
+            for i, child in node.nodes.items():
+                children[i] = self._build(child)
+                changed = changed or children[i] is not child.obj
+            new = node.shape.rebuild(node.obj, children) if changed else node.obj
         else:
             new = node.new
         self._done[ident] = new
@@ -264,7 +277,7 @@ class Planner:
 
 
 def _has_pinned(node: _Node) -> bool:
-    return node.pinned or any(map(_has_pinned, node.children))
+    return node.pinned or any(map(_has_pinned, node.nodes.values()))
 
 
 def _holds_proxy(obj: Any, depth: int = 3) -> bool:

@@ -71,7 +71,7 @@ class AutoFactory:
 
     def stands_for(self, proxy: Proxy[Any]) -> bool:
         """Tell whether what is stored is still what the proxy shows."""
-        if self.entry is not None and not self.entry.keeper.holds(self.entry):
+        if self.entry is not None and not self.entry.alive:
             return False
         if is_resolved(proxy):
             target = extract(proxy)
@@ -159,7 +159,7 @@ def persist(proxy: Proxy[T], store: Store[Any] | None = None) -> Proxy[T]:
         )
     entry, ref = factory.entry, factory.ref
     if store is None:
-        if entry is None or not entry.keeper.holds(entry) or entry.keeper.temporary:
+        if entry is None or not entry.alive or entry.keeper.temporary:
             raise StoreConfigError(
                 f"The store {ref.channel.config.name!r} ends with its session: give persist() "
                 "a store that outlives it, as in persist(proxy, Store('results'))."

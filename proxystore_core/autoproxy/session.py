@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, NamedTuple
 
 from proxystore_core.autoproxy.call import Call, Tally, all_small, bound_values
@@ -53,6 +53,8 @@ class Session:
         policy: What travels by reference.
         own_store: Close the store with the session.
         wrapped: Show a task's function as `__wrapped__` of its `Remote`.
+        own_code: Leave functions that cannot be imported to the engine's pickler, for an
+            engine with rules of its own; else cloudpickle takes them.
         adopt_results: Evict a result with its last holder; else results stay in the store,
             and their proxies pickle as references.
     """
@@ -64,6 +66,7 @@ class Session:
         *,
         own_store: bool = False,
         wrapped: bool = True,
+        own_code: bool = False,
         adopt_results: bool = True,
     ) -> None:
         self.store = store
@@ -74,6 +77,7 @@ class Session:
         # Not at exit: the keepers themselves see to that.
         weakref.finalize(self, self._keeper.abandon).atexit = False
         self._wrapped = wrapped
+        self._own_code = own_code
         self._adopt = adopt_results
         self._settings: dict[Policy, Settings] = {}
         self._depth = self.policy.depth
@@ -101,6 +105,7 @@ class Session:
         *,
         policy: Policy | None = None,
         name: str | None = None,
+        lists: Container[str] = (),
     ) -> Task:
         """Store what is large of a call's arguments.
 
@@ -110,6 +115,8 @@ class Session:
             kwargs: Its keyword arguments.
             policy: The policy for this call; `None` for that of the session.
             name: Name of the task, for messages; `None` for that of the function.
+            lists: Keyword arguments that stay lists, because the engine looks into them; their
+                items are judged one by one.
 
         Returns:
             What the engine runs instead, and the lease to hold meanwhile. Each try of a task
@@ -118,10 +125,12 @@ class Session:
         Raises:
             ArgumentSerializationError: If an argument cannot be serialized; nothing is left
                 in the store.
-            AutoProxyError: If the session is closed.
+            AutoProxyError: If the session is closed, or came through a fork.
         """
         if self._keeper.closed:
             raise AutoProxyError("The session is closed: make a new one to submit tasks.")
+        if self._keeper.foreign:
+            raise AutoProxyError("The session belongs to the parent process: make one in this one.")
         settings = self._base if policy is None else self._settings_for(policy)
         args = tuple(args)
         kwargs = kwargs or {}
@@ -137,7 +146,12 @@ class Session:
             if bound:
                 func, args, kwargs = call.unbind(func, args, kwargs)
             args = tuple([call.encode(value, i) for i, value in enumerate(args)])
-            kwargs = {key: call.encode(value, key) for key, value in kwargs.items()}
+            kwargs = {
+                key: call.encode_items(value, key)
+                if key in lists and type(value) is list
+                else call.encode(value, key)
+                for key, value in kwargs.items()
+            }
         except BaseException:
             call.lease.release()  # the traceback holds the frames, but not what they stored
             raise
@@ -191,12 +205,15 @@ class Session:
         try:
             found = self._settings.get(policy)
         except TypeError:  # should_proxy is an object without a hash
-            return Settings(self._channel, policy, wrapped=self._wrapped)
+            return self._new_settings(policy)
         if found is None:
-            found = Settings(self._channel, policy, wrapped=self._wrapped)
+            found = self._new_settings(policy)
             self._depth = max(self._depth, policy.depth)
             self._settings[policy] = found
         return found
+
+    def _new_settings(self, policy: Policy) -> Settings:
+        return Settings(self._channel, policy, wrapped=self._wrapped, own_code=self._own_code)
 
     def _adopted(self, ref: Ref) -> Any:
         with self._lock:

@@ -16,6 +16,7 @@ Sizer = Callable[[Any], int | None]
 
 SMALL: Final = 16  # what a number counts for
 LENGTH: Sizer = len
+NUMBERS: Final = frozenset((type(None), bool, int, float, complex))
 STRINGS: Final = frozenset((bytes, bytearray, str))
 _TABLE_LIMIT = 4096
 _NODES = 64
@@ -155,7 +156,7 @@ def _classify(cls: type) -> Kind:
 def _by_nbytes(obj: Any) -> int | None:
     try:
         return int(obj.nbytes)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+    except Exception:  # noqa: BLE001  # whatever a foreign property raises, there is no size
         return None
 
 
@@ -163,14 +164,21 @@ def _array(obj: Any) -> int | None:
     return None if obj.dtype.hasobject else int(obj.nbytes)
 
 
-def _pandas(obj: Any) -> int:
-    if obj.ndim > 1:
-        return sum(map(_pandas, (obj.iloc[:, i] for i in range(obj.shape[1])))) + _pandas(obj.index)
-    total = int(obj.memory_usage(deep=False))
-    if obj.dtype == object and len(obj):
-        step = max(1, len(obj) // _NODES)
-        sample = [rough_size(item, 1 << 30)[0] for item in obj[::step]]
-        total += len(obj) * sum(sample) // len(sample)
+def _frame(obj: Any) -> int:
+    rows = len(obj)
+    total = _column(obj.index)
+    for i, dtype in enumerate(obj.dtypes):
+        width = getattr(dtype, "itemsize", None)  # asking the column itself takes 20 µs
+        plain = width is not None and dtype.kind != "O"
+        total += rows * width if plain else _column(obj.iloc[:, i])
+    return total
+
+
+def _column(obj: Any) -> int:
+    total = int(obj.nbytes)
+    if str(obj.dtype) == "object" and len(obj):
+        sample = obj[:: max(1, len(obj) // _NODES)]
+        total += len(obj) * sum(rough_size(item, 1 << 30)[0] for item in sample) // len(sample)
     return total
 
 
@@ -192,9 +200,9 @@ _SIZERS: dict[str, Sizer] = {
     "builtins:str": len,
     "builtins:memoryview": _nbytes,
     "numpy:ndarray": _array,
-    "pandas:DataFrame": _pandas,
-    "pandas:Series": _pandas,
-    "pandas:Index": _pandas,
+    "pandas:DataFrame": _frame,
+    "pandas:Series": _column,
+    "pandas:Index": _column,
     "polars:DataFrame": _estimated,
     "polars:Series": _estimated,
     "pyarrow:Table": _nbytes,
