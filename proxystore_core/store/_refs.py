@@ -157,7 +157,7 @@ def release(ref: RefProxy[T] | RefMutProxy[T] | Borrowed[T]) -> bool:
         return False
     borrows: Borrows = _get(owner, "__proxy_borrows__")
     with borrows.lock:
-        if isinstance(ref, RefMutProxy):
+        if issubclass(type(ref), RefMutProxy):  # isinstance() could resolve it
             borrows.writers -= 1
         else:
             borrows.readers -= 1
@@ -169,7 +169,7 @@ def invalidate(proxy: BaseRefProxy[Any]) -> None:
     _set(proxy, "__proxy_info__", None)
     if proxy.__proxy_resolved__:
         del proxy.__proxy_wrapped__
-    if isinstance(proxy, OwnedProxy):
+    if issubclass(type(proxy), OwnedProxy):  # isinstance() could resolve it
         _get(proxy, "__proxy_finalizer__").detach()
 
 
