@@ -87,6 +87,10 @@ class Call:
         self._where: int | str = 0
         self._planner = Planner(policy, self, put=policy.args)
 
+    def close(self) -> None:
+        """Let go of the arguments: the planner knows them, and this is its sink."""
+        del self._planner
+
     def encode(self, value: Any, where: int | str) -> Any:
         """Return what travels in the place of an argument."""
         self._where = where

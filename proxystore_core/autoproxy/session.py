@@ -155,6 +155,8 @@ class Session:
         except BaseException:
             call.lease.release()  # the traceback holds the frames, but not what they stored
             raise
+        finally:
+            call.close()
         return Task(Remote(func, settings), args, kwargs, call.lease, call.stored)
 
     def result(self, value: Any) -> Any:
