@@ -10,6 +10,7 @@ from proxystore_core.autoproxy.policy import Policy
 from proxystore_core.autoproxy.refs import CARRIERS, Ref
 from proxystore_core.autoproxy.sizes import (
     ATOM,
+    CLAIMED,
     LENGTH,
     NUMBERS,
     PROXY,
@@ -52,7 +53,9 @@ class Sink(Protocol):
 class _Node:
     """What is to become of one object."""
 
-    __slots__ = ("new", "nodes", "obj", "parts", "pinned", "shape", "size", "store", "unknown")
+    __slots__ = (
+        "fixed", "held", "new", "nodes", "obj", "parts", "shape", "size", "store", "unknown",
+    )  # fmt: skip
 
     def __init__(self, obj: Any, size: int, *, unknown: bool = False, store: bool = False) -> None:
         self.obj = obj
@@ -60,14 +63,15 @@ class _Node:
         self.size = size
         self.unknown = unknown  # only serializing tells its size
         self.store = store
-        self.pinned = False  # a reference to something stored before
+        self.fixed = False  # travels as it is
+        self.held = False  # is, or contains, what must not be stored within something else
         self.parts: Parts | None = None
         self.shape: Shape | None = None  # set: some children change
         self.nodes: dict[int, _Node] = {}  # of the children that are no numbers
 
     @property
     def changes(self) -> bool:
-        return self.store or self.pinned or self.shape is not None
+        return self.store or self.new is not self.obj or self.shape is not None
 
 
 class _CycleError(Exception):
@@ -118,9 +122,9 @@ class Planner:
         kind = kind_of(cls)
         policy = self._policy
         if kind is ATOM and policy.should_proxy is None:
-            return _Node(obj, SMALL)
+            return _fixed(obj)
         if cls in CARRIERS or (policy.exclude and issubclass(cls, policy.exclude)):
-            return _Node(obj, SMALL)
+            return _fixed(obj, held=True)
         if kind is PROXY:
             return self._look_proxy(obj, depth)
         shape = kind if isinstance(kind, Shape) and depth > 0 else None
@@ -142,24 +146,19 @@ class Planner:
         exact = kind(obj)
         if exact is None:
             return self._dumped(obj) if policy.types else _Node(obj, 0, unknown=True)
-        return self._large(obj, exact) if exact >= self._limit else _Node(obj, exact)
+        if exact < self._limit:
+            return _Node(obj, exact)
+        return self._dumped(obj) if kind is CLAIMED else self._large(obj, exact)
 
     def _look_proxy(self, obj: Any, depth: int) -> _Node:
         new = self._sink.proxy(obj)
-        if type(new) is not Ref:
-            return _Node(obj, SMALL) if new is obj else self._plan(new, depth)
-        node = _Node(obj, SMALL)
-        node.new = new
-        node.pinned = True
-        return node
+        if type(new) is Ref or new is obj:
+            return _fixed(obj, new, held=new is not obj)
+        return self._plan(new, depth)
 
     def _large(self, obj: Any, size: int) -> _Node:
         ref = self._sink.known(obj)
-        node = _Node(obj, size, store=ref is None)
-        if ref is not None:
-            node.new = ref
-            node.pinned = True
-        return node
+        return _Node(obj, size, store=True) if ref is None else _fixed(obj, ref, held=True)
 
     def _open(self, obj: Any, shape: Shape, depth: int) -> _Node:
         if id(obj) in self._above:
@@ -169,7 +168,7 @@ class Planner:
             return node
         self._above.add(id(obj))
         size = SMALL * (len(children) + 1)
-        unknown = changes = False
+        unknown = changes = held = False
         plain = self._policy.should_proxy is None
         nodes: dict[int, _Node] = {}
         for i, child in enumerate(children):
@@ -181,19 +180,21 @@ class Planner:
             size += 0 if node.store else node.size
             unknown = unknown or node.unknown
             changes = changes or node.changes
+            held = held or node.held
         self._above.discard(id(obj))
-        if not changes:
+        if not changes and not held:
             return _Node(obj, size, unknown=unknown and self._weigh)
         for node in nodes.values():
             if not node.changes:
                 size -= node.size
                 self._settle(node)
                 size += 0 if node.store else node.size
-        if self._weigh and size >= self._limit and not any(map(_has_pinned, nodes.values())):
+        if self._weigh and size >= self._limit and not held:
             return _Node(obj, size, store=True)  # many small things beside the large ones
         made = _Node(obj, size)
         made.shape = shape
         made.nodes = nodes
+        made.held = held
         return made
 
     def _look_wide(self, obj: Any, children: Sequence[Any]) -> _Node | None:
@@ -229,7 +230,7 @@ class Planner:
 
     def _settle(self, node: _Node) -> None:
         """Decide on an object whose size is unknown, or whose small parts add up."""
-        if node.changes or not self._weigh:
+        if node.fixed or node.changes or not self._weigh:
             return
         if node.unknown or node.size >= self._limit:
             known = self._dumped(node.obj)
@@ -276,8 +277,12 @@ class Planner:
         return node.obj if ref is None else ref
 
 
-def _has_pinned(node: _Node) -> bool:
-    return node.pinned or any(map(_has_pinned, node.nodes.values()))
+def _fixed(obj: Any, new: Any = None, *, held: bool = False) -> _Node:
+    node = _Node(obj, 0)
+    node.new = obj if new is None else new
+    node.fixed = True
+    node.held = held
+    return node
 
 
 def _holds_proxy(obj: Any, depth: int = 3) -> bool:

@@ -96,7 +96,10 @@ def _parse_threshold(value: int | str) -> int:
             f"threshold must be a number of bytes or a string as '100 kB', "
             f"not {type(value).__name__}."
         )
-    nbytes = readable_to_bytes(value) if isinstance(value, str) else value
+    try:
+        nbytes = readable_to_bytes(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"threshold: {error}") from None
     if nbytes < 0:
         raise ValueError(f"threshold must be 0 bytes or more, not {value!r}.")
     return nbytes
