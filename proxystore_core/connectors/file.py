@@ -31,6 +31,7 @@ from proxystore_core.exceptions import (
 if TYPE_CHECKING:
     from proxystore_core.serialize import BytesLike
 
+_DEFERRED = 33  # length of a name that new_key made: "d" and what put makes
 _MAPPED = 1 << 20  # from this size on (bytes) files are mapped instead of read
 
 
@@ -258,7 +259,15 @@ class FileConnector:
         if os.path.exists(f"{self.store_dir}/{EXPIRED}{key.filename}"):
             return MissingReason.EXPIRED
         # A key of `put` had an object; one of `new_key` may have waited for it.
-        return MissingReason.UNKNOWN if key.filename[0] == "d" else MissingReason.EVICTED
+        return MissingReason.UNKNOWN if len(key.filename) == _DEFERRED else MissingReason.EVICTED
+
+    def version(self, key: FileKey) -> tuple[int, ...] | None:
+        """Return what changes when the object of a key is replaced."""
+        try:
+            found = os.stat(self._path(key))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def keys(self) -> Iterator[FileKey]:
         """Iterate over the keys of all objects in the directory."""

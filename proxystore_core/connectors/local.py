@@ -151,6 +151,10 @@ class LocalConnector:
         _check(key)
         return key in self._objects.data
 
+    def version(self, key: LocalKey) -> BytesLike | None:
+        """Return what changes when the object of a key is replaced: its bytes."""
+        return self.get(key)
+
     def evict(self, key: LocalKey) -> None:
         """Remove the object of a key; removing nothing is no error."""
         _check(key)

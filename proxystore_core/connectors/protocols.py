@@ -158,6 +158,20 @@ class ExplainingConnector(Protocol[KeyT_contra]):
 
 
 @runtime_checkable
+class VersionedConnector(Protocol[KeyT_contra]):
+    """A connector that can tell whether `set` replaced an object since it was read."""
+
+    def version(self, key: KeyT_contra) -> object | None:
+        """Return what differs after the object of a key was replaced.
+
+        Returns:
+            Something small to compare with `==`, got without the object; `None`
+            where there is no object.
+        """
+        ...
+
+
+@runtime_checkable
 class TrustedConnector(Protocol):
     """A connector whose bytes need no digest: they never leave this user and node."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 from proxystore_core.connectors.protocols import (
     AccountingConnector,
@@ -12,6 +12,7 @@ from proxystore_core.connectors.protocols import (
     ExplainingConnector,
     Usage,
     VectoredConnector,
+    VersionedConnector,
     ZeroCopyConnector,
 )
 from proxystore_core.exceptions import MissingReason, StoreUnsupportedError
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 _MAX_REMEMBERED = 4096
 
 
+class _Cached(NamedTuple):
+    buffer: BytesLike
+    version: object
+
+
 class BufferStore(Generic[ConnectorT]):
     """Puts and gets stored forms; `Store` is what to use.
 
@@ -38,18 +44,20 @@ class BufferStore(Generic[ConnectorT]):
     def __init__(
         self,
         connector: ConnectorT,
-        cache: LRUCache[ConnectorKeyT, BytesLike],
+        cache: LRUCache[ConnectorKeyT, Any],
         metrics: StoreMetrics | None,
     ) -> None:
         self.connector = connector
         self.cache = cache
         self._metrics = metrics
-        self._flights: SingleFlight[ConnectorKeyT, BytesLike] = SingleFlight()
+        self._flights: SingleFlight[ConnectorKeyT, _Cached] = SingleFlight()
         self._gone: dict[ConnectorKeyT, MissingReason] = {}
         # Asking a runtime protocol costs more than some operations: ask once.
         channel: Any = connector
         self._put_parts = channel.put_parts if isinstance(channel, VectoredConnector) else None
         self._get_view = channel.get_view if isinstance(channel, ZeroCopyConnector) else None
+        # What says, of something cached, that it is still there: and where it can, still the same.
+        self._version = channel.version if isinstance(channel, VersionedConnector) else self._there
         self._explains = isinstance(channel, ExplainingConnector)
 
     @property
@@ -179,26 +187,35 @@ class BufferStore(Generic[ConnectorT]):
         found: dict[ConnectorKeyT, tuple[BytesLike, bool] | None] = {}
         absent: list[ConnectorKeyT] = []
         for key in keys:
-            held = self.cache.get(key)
-            if held is None:
-                absent.append(key)
-            elif self.connector.exists(key):  # another process may have evicted it
-                found[key] = (held, True)
-            else:
+            held: _Cached | None = self.cache.get(key)
+            if held is not None and self._version(key) == held.version:
+                found[key] = (held.buffer, True)
+            else:  # another process may have evicted or replaced it
                 self.cache.evict(key)
-                found[key] = None
+                absent.append(key)
         if absent:
-            for key, buffer in self._flights.fetch(absent, self._fetch, self._keep).items():
-                found[key] = None if buffer is None else (buffer, False)
+            for key, read in self._flights.fetch(absent, self._fetch, self._keep).items():
+                found[key] = None if read is None else (read.buffer, False)
         return [found[key] for key in keys]
 
-    def _fetch(self, keys: list[ConnectorKeyT]) -> list[BytesLike | None]:
+    def _fetch(self, keys: list[ConnectorKeyT]) -> list[_Cached | None]:
+        # Versions come first: what is replaced meanwhile is then read once more than needed.
+        versions = [self._version(key) if self.cache.maxsize else None for key in keys]
         if len(keys) == 1:
-            return [self.connector.get(keys[0])]
-        return self.connector.get_batch(keys)
+            buffers = [self.connector.get(keys[0])]
+        else:
+            buffers = self.connector.get_batch(keys)
+        return [
+            None if buffer is None else _Cached(buffer, version)
+            for buffer, version in zip(buffers, versions, strict=True)
+        ]
 
-    def _keep(self, key: ConnectorKeyT, buffer: BytesLike) -> None:
-        self.cache.set(key, buffer, memoryview(buffer).nbytes)
+    def _keep(self, key: ConnectorKeyT, read: _Cached) -> None:
+        if read.version is not None:
+            self.cache.set(key, read, memoryview(read.buffer).nbytes)
+
+    def _there(self, key: ConnectorKeyT) -> bool | None:
+        return self.connector.exists(key) or None
 
     def _remove(self, key: ConnectorKeyT, reason: MissingReason) -> None:
         channel: Any = self.connector

@@ -20,6 +20,7 @@ _POSITIONAL = {
     "shm": ("directory", "host"),
 }
 _LENGTH = TargetInfo._fields.index("length")
+_NO_LENGTH = -1
 # Of the proxies that came in: many of them share a configuration.
 _configs: dict[Any, StoreConfig] = {}
 
@@ -66,8 +67,9 @@ def pack_info(info: TargetInfo | None) -> tuple[Any, ...]:
     if info is None:
         return ()
     facts: list[Any] = list(info)
-    if info.shape and info.shape[0] == info.length:
-        facts[_LENGTH] = None
+    if info.shape:  # mostly the length is known from it
+        known = _NO_LENGTH if info.length is None else info.length
+        facts[_LENGTH] = None if known == info.shape[0] else known
     while facts and facts[-1] is None:
         facts.pop()
     return tuple(facts)
@@ -78,6 +80,7 @@ def unpack_info(facts: tuple[Any, ...]) -> TargetInfo | None:
     if not facts:
         return None
     info = TargetInfo(*facts)
-    if info.length is None and info.shape:
-        info = info._replace(length=info.shape[0])
+    if info.shape:
+        length = info.shape[0] if info.length is None else info.length
+        info = info._replace(length=None if length == _NO_LENGTH else length)
     return info

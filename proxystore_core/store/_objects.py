@@ -10,7 +10,7 @@ from proxystore_core.connectors.protocols import (
     DeferrableConnector,
     VectoredDeferrableConnector,
 )
-from proxystore_core.serialize import BytesLike, Parts
+from proxystore_core.serialize import Parts
 from proxystore_core.store._buffers import BufferStore
 from proxystore_core.store._codec import Codec
 from proxystore_core.store.cache import LRUCache
@@ -28,7 +28,7 @@ class ObjectStore(BufferStore[ConnectorT]):
         self,
         connector: ConnectorT,
         codec: Codec,
-        cache: LRUCache[ConnectorKeyT, BytesLike],
+        cache: LRUCache[ConnectorKeyT, Any],
         metrics: StoreMetrics | None,
     ) -> None:
         super().__init__(connector, cache, metrics)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from proxystore_core.exceptions import NonProxiableTypeError, StoreArgumentError
 from proxystore_core.proxy import Proxy, ProxyLocker, TargetInfo, describe
-from proxystore_core.serialize import BytesLike
 from proxystore_core.store._codec import Codec
 from proxystore_core.store._objects import ObjectStore
 from proxystore_core.store.cache import LRUCache
@@ -40,7 +39,7 @@ class ProxyStore(ObjectStore[ConnectorT]):
             verify=verify,
             digest=not trusted if verify is None else verify,
         )
-        cache: LRUCache[ConnectorKeyT, BytesLike]
+        cache: LRUCache[ConnectorKeyT, Any]
         cache = LRUCache(config.cache_size, maxbytes=to_bytes(config.cache_bytes))
         super().__init__(connector, codec, cache, StoreMetrics() if config.metrics else None)
         self._kind = get_object_path(type(connector))

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from proxystore_core.store.future import Future
 
 
+_VAGUE = {MissingReason.UNKNOWN, MissingReason.NEVER_STORED, MissingReason.UNREACHABLE}
+
+
 class Store(ProxyStore[ConnectorT]):
     """Stores objects in a channel, and makes proxies that get them from there.
 
@@ -151,8 +154,7 @@ class Store(ProxyStore[ConnectorT]):
     def missing_reason(self, key: ConnectorKeyT) -> MissingReason:
         """Say why there is no object under a key, as far as it is known."""
         reason = super().missing_reason(key)
-        vague = reason in (MissingReason.UNKNOWN, MissingReason.NEVER_STORED)
-        if vague and (self.closed or registry.was_closed(self.config())):
+        if reason in _VAGUE and (self.closed or registry.was_closed(self.config())):
             return MissingReason.STORE_CLOSED
         return reason
 

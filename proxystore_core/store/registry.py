@@ -156,8 +156,8 @@ def store_closed(store: Store[Any], config: StoreConfig) -> None:
     """Let nobody find a closed store."""
     with _lock:
         unregister_store(store)
-        if _live.get(config) is store:
-            del _live[config]
+        for found in [found for found, live in _live.items() if live is store]:
+            del _live[found]  # by its own words, and by those it was asked for with
         _closed.pop(config, None)
         _closed[config] = None
         if len(_closed) > _MAX_CLOSED:
