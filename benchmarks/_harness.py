@@ -221,6 +221,8 @@ def seconds(value: float) -> str:
 
 def quantity(value: float, unit: str) -> str:
     """Write a number with its unit."""
+    if unit == "µs":
+        return seconds(value * 1e-6)
     text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{text} {unit}"
 
