@@ -1,4 +1,4 @@
-"""What a run costs: bytes through Parsl, bytes through the store, and peak memory.
+"""What a run costs: bytes through Parsl, processor time, and peak memory.
 
 Bytes through Parsl are counted where they enter and leave the client: the length of every
 serialized task given to `submit_payload` and of every message taken from the queue of results.
@@ -12,6 +12,7 @@ instead, mapped or not, kept for reuse or not. Elsewhere the unique set size sta
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,24 +47,30 @@ class Traffic:
         executor.incoming_q.get = counted_get
 
 
-class PeakMemory:
-    """Samples memory in a thread until it is left as a context.
+class Processes:
+    """Watches client, interchange, manager and workers in a thread until it is left as a context.
+
+    Attributes:
+        peak: Most bytes of memory that they and the store held together.
+        cpu: Seconds of processor time that they used, the watching included.
 
     Args:
         executor: A HighThroughputExecutor on a LocalProvider that has started.
-        store: Directory of the store, if there is one.
+        store: Directory that stores lie in.
         period: Seconds between two samples.
     """
 
-    def __init__(self, executor: Any, store: Path | None, period: float = 0.1) -> None:
+    def __init__(self, executor: Any, store: Path, period: float = 0.2) -> None:
         self.peak = 0
+        self.cpu = 0.0
         self._executor = executor
         self._store = store
         self._period = period
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="peak-memory", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="processes", daemon=True)
 
-    def __enter__(self) -> PeakMemory:
+    def __enter__(self) -> Processes:
+        self.cpu = -self._cpu_time()
         self._thread.start()
         return self
 
@@ -75,11 +82,20 @@ class PeakMemory:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        self.cpu += self._cpu_time()
 
     def _run(self) -> None:
         while not self._stop.wait(self._period):
             used = sum(_private(process) for process in self._processes())
             self.peak = max(self.peak, used + sum(size for _, size in files(self._store)))
+
+    def _cpu_time(self) -> float:
+        total = 0.0
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
 
     def _processes(self) -> Iterable[psutil.Process]:
         # The manager is no child of ours: LocalProvider starts it through a shell that ends.
@@ -107,13 +123,11 @@ def _private(process: psutil.Process) -> int:
     return 1024 * (kilobytes["Pss"] - kilobytes.get("Pss_Shmem", 0))
 
 
-def files(directory: Path | None) -> list[tuple[Path, int]]:
-    """List the files below a directory with the bytes they take; none if it is not there."""
+def files(directory: Path) -> list[tuple[Path, int]]:
+    """List the files below a directory with the bytes they take."""
     found = []
-    for path in directory.rglob("*") if directory is not None and directory.is_dir() else ():
-        try:
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
             if path.is_file():
                 found.append((path, path.stat().st_blocks * 512))
-        except FileNotFoundError:
-            continue
     return found

@@ -23,6 +23,7 @@ class Outcome:
         parsl_bytes: Bytes between client and interchange, both ways.
         store_bytes: Bytes put into the store by anyone.
         seconds: From the first submission to the last answer.
+        cpu_seconds: Processor time of all processes meanwhile.
         peak_bytes: Most memory that all processes and the store held together.
         objects_left: Files in the store after Parsl has shut down.
     """
@@ -34,6 +35,7 @@ class Outcome:
     parsl_bytes: int
     store_bytes: int
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     objects_left: int
 

@@ -13,11 +13,12 @@ ROWS: tuple[Row, ...] = (
     ("bytes through Parsl", "parsl_bytes", "B"),
     ("bytes through the store", "store_bytes", "B"),
     ("wall time", "seconds", "s"),
+    ("processor time, all processes", "cpu_seconds", "s"),
     ("peak memory, all processes", "peak_bytes", "B"),
     ("objects left", "objects_left", ""),
 )
 ANSWERS = ("mosaics", "shifts")
-COMPARED = ("parsl_bytes", "seconds", "peak_bytes")
+COMPARED = ("parsl_bytes", "seconds", "cpu_seconds", "peak_bytes")
 
 
 def table(runs: dict[Mode, Outcome]) -> str:
@@ -41,7 +42,7 @@ def table(runs: dict[Mode, Outcome]) -> str:
         for line in lines
     ]
     rule = "-" * len(texts[0])
-    return "\n".join([texts[0], rule, *texts[1:]])
+    return "\n".join(text.rstrip() for text in [texts[0], rule, *texts[1:]])
 
 
 def costs(outcome: Outcome) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider
 
 from examples.imaging import workflow
-from examples.imaging.meter import PeakMemory, Traffic, files
+from examples.imaging.meter import Processes, Traffic, files
 from examples.imaging.outcome import Mode, Outcome
 from examples.imaging.progress import Progress
 from examples.imaging.scene import SIZES, plan
@@ -47,7 +49,7 @@ def make_executor(mode: Mode, workers: int, threshold: str) -> HighThroughputExe
     return executor
 
 
-def wait_for(workers: int, directory: str) -> None:
+def occupy(workers: int, directory: str) -> None:
     """Occupy a worker until all workers are up and have imported what the stages use."""
     here = Path(directory)
     (here / str(os.getpid())).touch()
@@ -67,8 +69,8 @@ def run(mode: Mode, size: str, workers: int, threshold: str) -> Outcome:
     fields = plan(SIZES[size])
     counts = workflow.count(fields)
     progress = Progress(f"{mode:8}", counts)
-    scratch = Path(tempfile.mkdtemp(prefix="imaging-"))
     executor = make_executor(mode, workers, threshold)
+    scratch = Path(tempfile.mkdtemp(prefix="imaging-"))
     config = Config(
         executors=[executor],
         run_dir=str(scratch),
@@ -77,40 +79,46 @@ def run(mode: Mode, size: str, workers: int, threshold: str) -> Outcome:
         initialize_logging=False,
     )
     try:
-        progress.say("starting workers")
-        with parsl.load(config):
-            (scratch / "up").mkdir()
-            up = python_app(wait_for)
-            for future in [up(workers, str(scratch / "up")) for _ in range(workers)]:
-                future.result()
-            store = store_directory(executor)
-            traffic = Traffic(executor)
-            start = time.perf_counter()
-            with PeakMemory(executor, store) as memory:
-                submitted = workflow.submit(fields, progress.watch)
-                mosaics = {name: np.asarray(f.result()) for name, f in submitted.mosaics.items()}
-                found = {field: f.result() for field, f in submitted.shifts.items()}
-                seconds = time.perf_counter() - start
-            # Copies, since the store is going away and the answers are to stay.
-            mosaics = {name: mosaic.copy() for name, mosaic in mosaics.items()}
-            shifts = np.array([np.asarray(s) for s in found.values()])
-            error = float(np.abs(shifts - [field.shifts() for field in found]).max())
-            stored = bytes_stored(executor)
-            progress.close()
+        with _store_root() as root:
+            progress.say("starting workers")
+            with parsl.load(config):
+                _wait_for_workers(workers, scratch / "up")
+                traffic = Traffic(executor)
+                start = time.perf_counter()
+                with Processes(executor, root) as processes:
+                    submitted = workflow.submit(fields, progress.watch)
+                    mosaics = {name: f.result() for name, f in submitted.mosaics.items()}
+                    found = {field: f.result() for field, f in submitted.shifts.items()}
+                    seconds = time.perf_counter() - start
+                # Copies, since the store is going away and the answers are to stay.
+                mosaics = {name: np.array(mosaic) for name, mosaic in mosaics.items()}
+                shifts = np.array(list(found.values()))
+                stored = _bytes_stored(executor)
+                progress.close()
+            left = len(files(root))
     finally:
         parsl.clear()
         _remove(scratch)
+    truth = np.array([field.shifts() for field in found])
     return Outcome(
         mosaics,
         shifts,
-        error,
-        sum(counts.values()),
-        traffic.sent + traffic.received,
-        stored,
-        seconds,
-        memory.peak,
-        len(files(store)),
+        shift_error=float(np.abs(shifts - truth).max()),
+        tasks=sum(counts.values()),
+        parsl_bytes=traffic.sent + traffic.received,
+        store_bytes=stored,
+        seconds=seconds,
+        cpu_seconds=processes.cpu,
+        peak_bytes=processes.peak,
+        objects_left=left,
     )
+
+
+def _wait_for_workers(workers: int, directory: Path) -> None:
+    directory.mkdir()
+    up = python_app(occupy)
+    for future in [up(workers, str(directory)) for _ in range(workers)]:
+        future.result()
 
 
 def _remove(directory: Path) -> None:
@@ -121,13 +129,28 @@ def _remove(directory: Path) -> None:
         time.sleep(0.05)
 
 
-def store_directory(executor: Any) -> Path | None:
-    """Where an executor of ours keeps what it stores; None for another executor."""
-    store = getattr(executor, "store", None)
-    return Path(store.connector.directory) if store is not None else None
+@contextlib.contextmanager
+def _store_root() -> Iterator[Path]:
+    """Let stores of this process lie in a directory of this run, whose content is ours alone."""
+    usual = os.environ.get("PROXYSTORE_SHM_ROOT")
+    if usual:
+        base = Path(usual).parent
+    else:
+        base = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
+    root = Path(tempfile.mkdtemp(prefix="imaging-", dir=base))
+    os.environ["PROXYSTORE_SHM_ROOT"] = str(root)
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root)
+        os.environ.pop("PROXYSTORE_SHM_ROOT")
+        if usual:
+            os.environ["PROXYSTORE_SHM_ROOT"] = usual
 
 
-def bytes_stored(executor: Any) -> int:
-    """Bytes that tasks and client have put into the store of an executor of ours."""
-    session = getattr(executor, "session", None)
-    return int(session.stats().stored_bytes) if session is not None else 0
+def _bytes_stored(executor: HighThroughputExecutor) -> int:
+    """Bytes that client and workers have put into the store; 0 where there is none."""
+    if not hasattr(executor, "proxy_stats"):
+        return 0
+    stats = executor.proxy_stats()
+    return int(stats.nbytes + stats.result_nbytes)
