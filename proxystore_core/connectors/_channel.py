@@ -152,7 +152,13 @@ class Channel:
         except OSError as error:
             if error.errno not in _NO_MAPPING:
                 raise
-            data = bytearray(size)  # as many mappings as there may be: this one is a copy
+            try:
+                data = bytearray(size)  # as many mappings as there may be: this one is a copy
+            except MemoryError:
+                raise MemoryError(
+                    "No memory for an object: this process holds as many mappings as it may "
+                    "(see vm.max_map_count). Let go of some of the objects it got."
+                ) from error
             read_all(segment.fd, data)
             return memoryview(data)[HEAD:]
         return memoryview(mapping)[HEAD:]
