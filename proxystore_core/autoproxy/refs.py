@@ -171,7 +171,7 @@ class Ref:
 
     def _unreachable(self) -> ReferenceUnreachableError:
         config = self.channel.config
-        host = str(config.connector.options.get("host", "another host"))
+        host = str(config.connector.options.get("host", "another host")).partition("/")[0]
         return ReferenceUnreachableError(
             f"The object {tuple(self.key)!r} lies in store {config.name!r} on {host}, which this "
             f"host cannot reach through its {config.connector.short_kind()!r} connector. Run the "

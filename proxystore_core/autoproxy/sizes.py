@@ -170,8 +170,10 @@ def _frame(obj: Any) -> int:
     total = _column(obj.index)
     for i, dtype in enumerate(obj.dtypes):
         width = getattr(dtype, "itemsize", None)  # asking the column itself takes 20 µs
-        plain = width is not None and dtype.kind != "O"
-        total += rows * width if plain else _column(obj.iloc[:, i])
+        if width is None or dtype.kind == "O":
+            total += _column(obj.iloc[:, i])
+        else:
+            total += rows * width
     return total
 
 
