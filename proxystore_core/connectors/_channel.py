@@ -17,7 +17,12 @@ from proxystore_core.connectors._process import watch_fork
 from proxystore_core.connectors._segments import HEAD, OpenSegment, make_head, open_segment
 from proxystore_core.connectors._spill import Spill
 from proxystore_core.connectors.protocols import Usage
-from proxystore_core.exceptions import ConnectorClosedError, MissingReason, StorageFullError
+from proxystore_core.exceptions import (
+    ConnectorClosedError,
+    ConnectorUnavailableError,
+    MissingReason,
+    StorageFullError,
+)
 from proxystore_core.utils.data import bytes_to_readable
 
 _NO_MAPPING = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE})
@@ -88,6 +93,8 @@ class Channel:
             if os.path.isdir(f"{self.info.directory}/{PARTIAL}"):
                 raise
             raise closed_error(self.info.directory) from error
+        except ConnectorUnavailableError as error:  # there is no place to spill to
+            raise self._full_error(nbytes, str(error)) from error
         if written is None:
             raise self._full_error(nbytes)
         if not new:
@@ -100,12 +107,13 @@ class Channel:
         if self._spill is not None:
             yield self._spill
 
-    def _full_error(self, nbytes: int) -> StorageFullError:
-        used, limit = self.usage().nbytes, self.info.quota
-        elsewhere = f", and there is none in {self._spill.directory}" if self._spill else ""
+    def _full_error(self, nbytes: int, reason: str = "") -> StorageFullError:
+        used, limit = sum(self._pool.sizes()), self.info.quota
+        if self._spill is not None:
+            reason = f" Nor can it spill: {reason or self._spill.directory + ' is full.'}"
         return StorageFullError(
-            f"There is no room for {bytes_to_readable(nbytes)} in {self.info.directory}, where "
-            f"objects take {bytes_to_readable(used)} of {bytes_to_readable(limit)}{elsewhere}. "
+            f"There is no room for {bytes_to_readable(nbytes)} in {self.info.directory}: "
+            f"{bytes_to_readable(used)} of {bytes_to_readable(limit)} hold objects.{reason} "
             "Evict objects, raise quota=, or name a roomier spill_dir=.",
             nbytes=nbytes,
             used=used,

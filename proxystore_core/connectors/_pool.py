@@ -217,7 +217,7 @@ class Pool(Area):
         """Whether a reader must keep the file open so that nobody writes it again."""
         try:
             return not lock_outlives_descriptor(self._objects)
-        except FileNotFoundError:  # the store was just removed
+        except OSError:  # it cannot be tried: the device is full, or the store was just removed
             return True
 
     def free_bytes(self) -> int:

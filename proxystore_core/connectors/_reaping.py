@@ -114,7 +114,7 @@ def reap_partial(info: StoreInfo, *, dry_run: bool = False) -> list[Reaped]:
 
 
 def _directories(root: str) -> Iterator[str]:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for entry in list(os.scandir(root)):
             if entry.is_dir(follow_symlinks=False):
                 yield entry.path

@@ -29,6 +29,7 @@ from proxystore_core.connectors._spill import default_spill_dir
 from proxystore_core.connectors.protocols import Usage
 from proxystore_core.exceptions import (
     ConnectorClosedError,
+    ConnectorConfigError,
     ConnectorUnavailableError,
     InvalidKeyError,
     MissingReason,
@@ -90,6 +91,8 @@ class SharedMemoryConnector:
         limits = choose_limits(root, quota, recycle)
         if spill:
             spill_dir = os.path.abspath(spill_dir) if spill_dir else default_spill_dir()
+            if os.path.exists(spill_dir) and not os.path.isdir(spill_dir):
+                raise ConnectorConfigError(f"spill_dir={spill_dir!r} is not a directory.")
             reap_spill(spill_dir)
         if directory is None:
             reap_stores(root)
