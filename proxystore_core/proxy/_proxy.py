@@ -25,6 +25,11 @@ DefaultClassType: TypeAlias = type[Any] | None
 DefaultHashType: TypeAlias = Exception | int | None
 
 _set = object.__setattr__
+# The addresses that the last two give do not keep their array alive, and the first of them loses
+# types of elements: without them NumPy uses `__array__`.
+_OWN_NAMES = frozenset(
+    {"__proxy_target__", "__proxy_peek__", "__array_struct__", "__array_interface__"}
+)
 _BY_ADDRESS: Any = object.__hash__
 
 
@@ -130,10 +135,12 @@ class Proxy(Operators, ArrayProtocols, Generic[T]):
 
     def __getattr__(self, name: str) -> Any:
         # Python comes here for the target's attributes, and for our own empty slots.
-        if name == "__proxy_target__":
-            return self.__proxy_load__()
-        if name == "__proxy_peek__":
-            return ABSENT
+        if name in _OWN_NAMES:
+            if name == "__proxy_target__":
+                return self.__proxy_load__()
+            if name == "__proxy_peek__":
+                return ABSENT
+            raise AttributeError(f"A proxy has no {name!r}: numpy.asarray() gives its array.")
         target = self.__proxy_peek__
         if target is ABSENT:
             return _unresolved_attribute(self, name)

@@ -33,8 +33,8 @@ class ArrayProtocols:
         import numpy as np
 
         if copy is None:
-            return np.asarray(self.__proxy_target__, dtype=dtype)
-        return np.array(self.__proxy_target__, dtype=dtype, copy=copy)
+            return np.asanyarray(self.__proxy_target__, dtype=dtype)
+        return np.array(self.__proxy_target__, dtype=dtype, copy=copy, subok=True)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         return getattr(ufunc, method)(*unwrap(inputs), **unwrap(kwargs))

@@ -318,6 +318,7 @@ SECTIONS: dict[str, list[Row]] = {
         Row(ARRAY, "np.frombuffer(p)", LATER, EXTRACT),
         Row(ARRAY, "memoryview(p).nbytes", LATER, "`memoryview(extract(p))`"),
         Row(ARRAY, "np.ndarray.sum(p)", NO, "`p.sum()`"),
+        Row(ARRAY, "p.__array_interface__['shape']", NO, "`np.asarray(p).__array_interface__`"),
     ],
     "pandas, polars, Arrow": [
         Row(FRAME, "p['a'] + p.a"),
@@ -473,6 +474,9 @@ p = Proxy(SimpleFactory({"a": 1}))
 assert p["a"] == 1
 assert json.dumps(extract(p)) == '{"a": 1}'
 ```
+
+A store's proxies know these things of their targets. One that you make yourself knows them if you
+tell it, `Proxy(factory, info=describe(obj))`; otherwise most rows of the first table resolve it.
 
 Tasks that get their arguments from `proxystore_parsl` meet none of this by default: their function
 is called with the objects themselves.
