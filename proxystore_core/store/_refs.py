@@ -13,7 +13,7 @@ from proxystore_core.exceptions import (
 from proxystore_core.proxy import Proxy, TargetInfo, get_factory, get_info
 from proxystore_core.store._finalize import when_gone
 from proxystore_core.store.factory import StoreFactory
-from proxystore_core.store.registry import find_store
+from proxystore_core.store.registry import evict_late
 
 T = TypeVar("T")
 
@@ -196,17 +196,12 @@ def _no_copy() -> StoreUnsupportedError:
 
 
 def _evict(factory: StoreFactory[Any, Any]) -> None:
-    from proxystore_core.store.base import Store
-
+    store = factory._store() if factory._store is not None else None
     try:
-        store = factory._store() if factory._store is not None else None
         if store is None or store.closed:
-            store = find_store(factory.store_config)
-        if store is not None:
-            store.evict(factory.key)
+            evict_late(factory.store_config, [factory.key])
         else:
-            with Store.from_config(factory.store_config) as store:
-                store.evict(factory.key)
+            store.evict(factory.key)
     except ConnectorClosedError:
         pass  # the objects went with their store
     except Exception as error:  # noqa: BLE001 -- nobody is there to catch it

@@ -24,6 +24,7 @@ from proxystore_core.exceptions import (
 )
 from proxystore_core.proxy import Proxy
 from proxystore_core.store import _background
+from proxystore_core.store.registry import evict_late
 from proxystore_core.store.types import ConnectorKeyT
 from proxystore_core.store.utils import get_store_factory
 
@@ -116,7 +117,10 @@ class _Objects:
         failed: list[Exception] = []
         for store, of_store in keys.items():
             try:
-                store.evict_batch(of_store, reason=reason)
+                if store.closed:
+                    evict_late(store.config(), of_store, reason)
+                else:
+                    store.evict_batch(of_store, reason=reason)
             except Exception as error:  # noqa: BLE001 -- raised below, after the others
                 failed.append(error)
             if close_stores:

@@ -7,13 +7,14 @@ import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from proxystore_core.exceptions import ProxyStoreFactoryError, StoreExistsError
+from proxystore_core.exceptions import MissingReason, ProxyStoreFactoryError, StoreExistsError
 from proxystore_core.proxy import Proxy, get_factory, is_proxy
 from proxystore_core.store._flight import SingleFlight
 from proxystore_core.store.config import StoreConfig
+from proxystore_core.store.types import ConnectorKeyT
 
 if TYPE_CHECKING:
     from proxystore_core.store.base import Store
@@ -162,6 +163,28 @@ def store_closed(store: Store[Any], config: StoreConfig) -> None:
         _closed[config] = None
         if len(_closed) > _MAX_CLOSED:
             del _closed[next(iter(_closed))]
+
+
+def evict_late(
+    config: StoreConfig,
+    keys: Iterable[ConnectorKeyT],
+    reason: MissingReason = MissingReason.EVICTED,
+) -> None:
+    """Evict objects of a store, though it may be closed by now.
+
+    Args:
+        config: Configuration of the store. Where it was closed, one like it is made for this.
+        keys: Keys of the objects.
+        reason: What to answer whoever asks for them later.
+
+    Raises:
+        ConnectorError: If some could not be removed; all others are.
+    """
+    if find_store(config) is not None or not was_closed(config):
+        get_or_create_store(config).evict_batch(keys, reason=reason)
+        return
+    with _make(config, register=False) as store:
+        store.evict_batch(keys, reason=reason)
 
 
 def was_closed(config: StoreConfig) -> bool:
