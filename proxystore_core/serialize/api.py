@@ -192,6 +192,7 @@ def _register() -> None:
     register_serializer("pyarrow.lib:Array", arrow)  # each type of items is a subclass
     reducers.reducers[type] = reduce_definition
     reducers.reducers[FunctionType] = reduce_definition
+    reducers.reducers[memoryview] = builtin.reduce_memoryview
     reducers.when_imported("numpy", array_reducers)
     reducers.when_imported("pyarrow", arrow_reducers)
     reducers.when_imported("pandas", pandas_reducers)

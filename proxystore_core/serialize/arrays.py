@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from proxystore_core.exceptions import CorruptObjectError
 from proxystore_core.serialize import reducers
 from proxystore_core.serialize.layout import BytesLike, Pieces
-from proxystore_core.serialize.pickled import INBAND_BELOW
 from proxystore_core.serialize.registry import Dumped
 
 if TYPE_CHECKING:
@@ -46,7 +46,12 @@ class NdarraySerializer:
 
     def load(self, data: memoryview, buffers: Sequence[memoryview]) -> Array:
         """Make an array over the stored bytes."""
-        dtype, shape, axes = str(data, "ascii").split(";")
+        import numpy as np
+
+        name, shape, axes = str(data, "ascii").split(";")
+        dtype = np.dtype(name)
+        if dtype.hasobject:  # NumPy would take the bytes for addresses
+            raise CorruptObjectError(f"An array of type {name!r} cannot lie in bytes.")
         return _array(buffers[0], dtype, _split(shape), _split(axes))
 
 
@@ -97,8 +102,7 @@ def _array(buffer: Any, dtype: Any, shape: tuple[int, ...], axes: tuple[int, ...
 def _small_array(data: bytes, dtype: Any, shape: tuple[int, ...], order: str) -> Array:
     import numpy as np
 
-    buffer = bytearray(data) if reducers.mode.writable else data
-    return np.ndarray(shape, dtype, buffer, 0, None, order)  # type: ignore[arg-type]  # 'C' or 'F'
+    return np.ndarray(shape, dtype, reducers.as_wanted(data), 0, None, order)  # type: ignore[arg-type]  # 'C' or 'F'
 
 
 def _memmap(array: Array) -> Array:
@@ -111,7 +115,7 @@ def _reduce_array(array: Array, attach: reducers.Attach) -> Any:
     dtype = array.dtype
     if not _is_plain(dtype):
         return NotImplemented
-    if array.nbytes < INBAND_BELOW:
+    if array.nbytes < reducers.INBAND_BELOW:
         order = "F" if array.flags.fnc else "C"
         return _small_array, (array.tobytes("A"), dtype, array.shape, order)
     memory, axes = _memory(array)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from proxystore_core.exceptions import SerializationError
+from proxystore_core.serialize import reducers
 from proxystore_core.serialize.layout import BytesLike, Pieces
 from proxystore_core.serialize.registry import Dumped
 
@@ -57,12 +59,8 @@ class MemoryviewSerializer:
 
     def dump(self, obj: memoryview) -> Dumped:
         """Give the bytes of the view, and its format and shape in-band."""
-        if len(obj.format) != 1:
-            return None  # other formats cannot be cast to
-        meta = ",".join((obj.format, *map(str, obj.shape or ())))
-        # An empty view of many dimensions cannot be cast, nor one that has gaps.
-        flat = obj.cast("B") if obj.c_contiguous and obj.nbytes else memoryview(obj.tobytes())
-        return meta.encode(), (flat,)
+        flat, form, shape = _open(obj)
+        return ",".join((form, *map(str, shape))).encode(), (flat,)
 
     def load(self, data: memoryview, buffers: Sequence[memoryview]) -> memoryview:
         """Cast the stored bytes to the format and shape."""
@@ -70,9 +68,31 @@ class MemoryviewSerializer:
         return _cast(buffers[0], form, tuple(map(int, shape)))
 
 
+def _open(view: memoryview) -> tuple[memoryview, str, tuple[int, ...]]:
+    if len(view.format) != 1:
+        raise SerializationError(
+            f"A memoryview of format {view.format!r} cannot be serialized, because no other can "
+            "be cast to it: send what it is a view of."
+        )
+    # An empty view of many dimensions cannot be cast, nor one that has gaps.
+    flat = view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
+    return flat, view.format, tuple(view.shape or ())
+
+
 def _cast(view: Any, form: str, shape: tuple[int, ...]) -> memoryview:
     cast: memoryview = view.cast(form, shape) if view.nbytes else view.cast(form)
     return cast
+
+
+def reduce_memoryview(view: memoryview, attach: reducers.Attach) -> Any:
+    """Reduce a view in a container; cloudpickle would make it `bytes`."""
+    flat, form, shape = _open(view)
+    small = len(flat) < reducers.INBAND_BELOW
+    return _nested_view, (bytes(flat) if small else attach(flat), form, shape)
+
+
+def _nested_view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    return _cast(memoryview(reducers.as_wanted(data)), form, shape)
 
 
 class StrSerializer:

@@ -1,7 +1,7 @@
 """Data frames of pandas and polars.
 
 A pandas frame pickles well: its blocks are NumPy arrays, which go out-of-band.
-Only its Arrow-backed columns would be copied, so they are reduced here.
+Only its slices and Arrow-backed columns would be copied, so they are reduced here.
 A polars frame is Arrow data; with pyarrow it travels as such.
 """
 
@@ -24,18 +24,28 @@ def _reduce_arrow_column(column: Any, attach: reducers.Attach) -> Any:
     return copyreg.__newobj__, (cls,), dict(column.__dict__)  # type: ignore[attr-defined]  # missing in typeshed
 
 
+def _reduce_block(block: Any, attach: reducers.Attach) -> Any:
+    # Its __reduce_ex__ would first make slices contiguous, which the array's reducer need not.
+    return block.__reduce__()
+
+
+_PANDAS: dict[str, reducers.Reducer] = {
+    "pandas.arrays:ArrowExtensionArray": _reduce_arrow_column,
+    "pandas.arrays:ArrowStringArray": _reduce_arrow_column,
+    "pandas.core.arrays.string_arrow:ArrowStringArrayNumpySemantics": _reduce_arrow_column,  # of 2
+    "pandas.core.internals.blocks:NumpyBlock": _reduce_block,
+    "pandas.core.internals.blocks:NumericBlock": _reduce_block,  # of pandas 2
+}
+
+
 def pandas_reducers(pandas: Any) -> dict[type, reducers.Reducer]:
-    """Return the reducers of pandas' Arrow-backed columns."""
+    """Return the reducers of pandas' blocks and Arrow-backed columns."""
     found: dict[type, reducers.Reducer] = {}
-    for path in (
-        "pandas.arrays:ArrowExtensionArray",
-        "pandas.arrays:ArrowStringArray",
-        "pandas.core.arrays.string_arrow:ArrowStringArrayNumpySemantics",  # of pandas 2
-    ):
+    for path, reducer in _PANDAS.items():
         module, _, name = path.partition(":")
         cls = getattr(importlib.import_module(module), name, None)
         if cls is not None:
-            found[cls] = _reduce_arrow_column
+            found[cls] = reducer
     return found
 
 

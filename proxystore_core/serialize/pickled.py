@@ -13,7 +13,6 @@ from proxystore_core.serialize.layout import BytesLike, Pieces
 from proxystore_core.serialize.registry import PICKLE
 
 PROTOCOL = 5
-INBAND_BELOW = 2048  # measured: below, a copy into the pickle beats a buffer of its own
 
 
 class PickleSerializer:
@@ -74,7 +73,7 @@ class _Output:
             self.buffers.append(known[1])
             return False
         view = buffer.raw()
-        if len(view) < INBAND_BELOW:
+        if len(view) < reducers.INBAND_BELOW:
             return True
         self.buffers.append(view)
         return False

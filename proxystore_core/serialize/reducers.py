@@ -16,6 +16,8 @@ from typing import Any, Protocol, TypeAlias
 
 from proxystore_core.serialize.layout import Pieces
 
+INBAND_BELOW = 2048  # measured: below, a copy into the pickle beats a buffer of its own
+
 
 class Attach(Protocol):
     """Puts bytes beside the pickle."""
@@ -41,6 +43,11 @@ class Mode(local):
 
 
 mode = Mode()
+
+
+def as_wanted(data: Any) -> Any:
+    """Return small in-band bytes as the load wants them, other buffers as they are."""
+    return bytearray(data) if mode.writable and type(data) is bytes else data
 
 
 def when_imported(module: str, make: Callable[[Any], dict[type, Reducer]]) -> None:
