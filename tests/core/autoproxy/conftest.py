@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,13 @@ from proxystore_core.store import Store
 def tracker() -> None:
     """Start the helper process of `spawn` pools before a test can seem to leave it behind."""
     resource_tracker.ensure_running()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_leaks(watch_leaks: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Watch for leaks module by module: these are many small tests, and `store` watches each."""
+    with watch_leaks():
+        yield
 
 
 @pytest.fixture
