@@ -20,6 +20,8 @@ _SMALL = 65536
 
 def _reduce_arrow_column(column: Any, attach: reducers.Attach) -> Any:
     # The class's own way is the same, after joining all chunks into a copy.
+    if column.nbytes < _SMALL:
+        return NotImplemented
     cls = type(column)
     return copyreg.__newobj__, (cls,), dict(column.__dict__)  # type: ignore[attr-defined]  # missing in typeshed
 
