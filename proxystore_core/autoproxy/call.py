@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Collection
 from typing import Any
 
+from proxystore_core.autoproxy.containers import Shape
 from proxystore_core.autoproxy.errors import argument_error, name_of
 from proxystore_core.autoproxy.handles import Keeper, Lease
 from proxystore_core.autoproxy.immutable import is_immutable
@@ -17,7 +18,7 @@ from proxystore_core.autoproxy.plan import Planner
 from proxystore_core.autoproxy.policy import Policy
 from proxystore_core.autoproxy.refs import Channel, Items, Packed, Ref
 from proxystore_core.autoproxy.results import auto_factory
-from proxystore_core.autoproxy.sizes import ATOM, STRINGS, kind_of
+from proxystore_core.autoproxy.sizes import ATOM, NUMBERS, SMALL, STRINGS, kind_of
 from proxystore_core.exceptions import ObjectTooLargeError, StorageFullError
 from proxystore_core.proxy import describe, extract
 from proxystore_core.serialize import Parts, SerializationError
@@ -182,11 +183,30 @@ def bound_values(func: Any) -> tuple[Any, ...]:
 
 
 def all_small(values: Collection[Any], policy: Policy) -> bool:
-    """Tell whether a look at the types, and the lengths of strings, shows nothing large."""
-    if policy.should_proxy is not None:
+    """Tell whether a glance shows nothing large: the way of most calls."""
+    limit = policy.nbytes
+    if policy.should_proxy is not None or limit <= _GLANCE:
         return not values
     for value in values:
         cls = type(value)
-        if kind_of(cls) is not ATOM and (cls not in STRINGS or len(value) >= policy.nbytes):
+        if cls in NUMBERS:
+            continue
+        if cls in STRINGS:
+            if len(value) >= limit:
+                return False
+            continue
+        kind = kind_of(cls)
+        if kind is ATOM:
+            continue
+        if cls in _PLAIN:
+            inner = value.values() if cls is dict else value
+            if len(inner) > _FEW or not all(map(NUMBERS.__contains__, map(type, inner))):
+                return False
+        elif isinstance(kind, (str, Shape)) or (size := kind(value)) is None or size >= limit:
             return False
     return True
+
+
+_FEW = 16
+_GLANCE = SMALL * (_FEW + 1)
+_PLAIN = frozenset((list, tuple, dict, set))

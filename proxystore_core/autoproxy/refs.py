@@ -59,7 +59,9 @@ class Channel:
         if self._maps is None:
             from proxystore_core.connectors.protocols import ZeroCopyConnector
 
-            self._maps = issubclass(self.config.connector.get_connector_type(), ZeroCopyConnector)
+            connector = self.config.connector
+            kind = connector.get_connector_type()
+            self._maps = issubclass(kind, ZeroCopyConnector) or connector.short_kind() == "local"
         return self._maps
 
     def bare_key(self, key: Any) -> Any:
