@@ -126,12 +126,16 @@ class Proxy(Operators, ArrayProtocols, Generic[T]):
 
     @property  # type: ignore[misc]  # assignment goes through __setattr__
     def __class__(self) -> Any:
-        info = self.__proxy_info__
+        info, cls = self.__proxy_info__, None
         if info is not None and self.__proxy_peek__ is ABSENT:
             cls = known_class(info)
-            if cls is not None:
-                return cls
-        return self.__proxy_target__.__class__
+        if cls is None:
+            cls = self.__proxy_target__.__class__
+        torch = sys.modules.get("torch")
+        # Torch reads the memory of every instance of Tensor as a tensor's: to pass for one crashes.
+        if torch is not None and issubclass(cls, getattr(torch, "Tensor", ())):
+            return type(self)
+        return cls
 
     def __getattr__(self, name: str) -> Any:
         # Python comes here for the target's attributes, and for our own empty slots.

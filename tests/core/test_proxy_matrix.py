@@ -165,6 +165,7 @@ FRAME = "pd.DataFrame({'a': [1, 2], 'b': [3.0, 4.0]})"
 ARRAY = "np.arange(6.0)"
 TENSOR = "torch.arange(6.0)"
 EXTRACT = "`extract(p)`"
+CLASS = "`extract(p)`: torch reads the memory of all that claims to be a tensor"
 
 SECTIONS: dict[str, list[Row]] = {
     "What never resolves": [
@@ -361,7 +362,15 @@ SECTIONS: dict[str, list[Row]] = {
         Row(TENSOR, "torch.nn.functional.relu(p)", needs="torch"),
         Row(TENSOR, "torch.nn.Linear(6, 1)(p).shape", needs="torch"),
         Row(TENSOR, "torch.as_tensor(p)", needs="torch"),
-        Row(TENSOR, "torch.is_tensor(p)", needs="torch"),
+        Row(TENSOR, "torch.as_tensor(p).data_ptr() == t.data_ptr()", needs="torch"),
+        Row(TENSOR, "torch.where(p > 2, p, 0)", needs="torch"),
+        Row(TENSOR, "torch.ones(6)[p > 2]", needs="torch"),
+        Row(TENSOR, "torch.ones(6).copy_(p)", needs="torch"),
+        Row(TENSOR, "np.asarray(p)", needs="torch"),
+        Row(TENSOR, "isinstance(p, torch.Tensor)", DIFFERS, CLASS, needs="torch"),
+        Row(TENSOR, "torch.is_tensor(p)", DIFFERS, CLASS, needs="torch"),
+        Row(TENSOR, "torch.nn.Parameter(p)", NO, EXTRACT, needs="torch"),
+        Row(TENSOR, "torch.vmap(torch.sin)(p)", NO, EXTRACT, needs="torch"),
         Row(ARRAY, "torch.as_tensor(p)", needs="torch"),
         Row(ARRAY, "torch.from_numpy(p)", NO, "`torch.from_numpy(extract(p))`", needs="torch"),
     ],
