@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from proxystore_core.connectors._directory import OBJECTS, PARTIAL
 from proxystore_core.connectors._issued import Issued
+from proxystore_core.connectors._layout import OBJECTS, PARTIAL
 from proxystore_core.connectors._ledger import Ledger
 from proxystore_core.connectors._parts import write_all
 from proxystore_core.connectors._process import random_id, try_lock, unlock, watch_fork

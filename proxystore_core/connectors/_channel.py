@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 
 from proxystore_core.connectors._area import Area
-from proxystore_core.connectors._directory import PARTIAL, StoreInfo, remove_store
+from proxystore_core.connectors._directory import remove_store
 from proxystore_core.connectors._issued import Issued, is_object_id
+from proxystore_core.connectors._layout import PARTIAL, StoreInfo
 from proxystore_core.connectors._ledger import Ledger, closed_error
 from proxystore_core.connectors._mapping import map_private
 from proxystore_core.connectors._parts import read_all

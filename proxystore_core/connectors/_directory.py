@@ -1,12 +1,4 @@
-"""Store directories: where one lies, who owns it, how it comes and goes.
-
-    <root>/<token>/
-        owner   what the store is; locked by the process that owns it
-        ledger  what the quota has been spent on
-        o/      objects: one segment each, named by object id
-        f/      free segments, to be written again
-        t/      segments being written, each locked by its writer
-        w/      one file a writer: what became of the ids it issued
+"""How store directories come and go, and who owns one.
 
 A directory is made under another name and renamed, so that nobody ever sees
 half of one. The kernel gives the owner's lock back when the owner dies, however
@@ -18,127 +10,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import sys
 import time
-from typing import Any, NamedTuple
 
+from proxystore_core.connectors._layout import (
+    LEDGER,
+    OWNER,
+    PARTS,
+    STAGED,
+    VERSION,
+    StoreInfo,
+    default_spill_dir,
+    make_in,
+    read_info,
+    shared_memory_root,
+)
+from proxystore_core.connectors._ledger import mark_closed
 from proxystore_core.connectors._process import Backoff, node_id, random_id, try_lock
 from proxystore_core.exceptions import ConnectorConfigError, ConnectorUnavailableError
-
-OBJECTS, FREE, PARTIAL, WRITERS = "o", "f", "t", "w"
-OWNER, LEDGER = "owner", "ledger"
-STAGED = ".new-"
-_PARTS = (PARTIAL, OBJECTS, FREE, WRITERS)
-_VERSION = 1
-
-
-class StoreInfo(NamedTuple):
-    """What the owner of a store directory wrote down about it.
-
-    Attributes:
-        directory: Absolute path.
-        token: Random id of this incarnation of the directory, the start of all its keys.
-        node: Node that it was made on.
-        pid: Process id of the owner.
-        started: When it was made, in seconds since the epoch.
-        command: Command line of the owner.
-        quota: Bytes that its segments may take.
-        recycle: Bytes of evicted segments to keep for reuse.
-        spill: Directory for what does not fit, or `None` for none.
-    """
-
-    directory: str
-    token: str
-    node: str
-    pid: int
-    started: float
-    command: str
-    quota: int
-    recycle: int
-    spill: str | None
-
-
-def shared_memory_root() -> str:
-    """Return the directory that this user's stores lie in; make it if need be.
-
-    `$PROXYSTORE_SHM_ROOT`, else `/dev/shm/proxystore-<uid>`, else the same under
-    the temporary directory.
-
-    Raises:
-        ConnectorUnavailableError: It is somebody else's, or open to others.
-    """
-    root = os.environ.get("PROXYSTORE_SHM_ROOT")
-    if not root:
-        base = "/dev/shm"  # noqa: S108 - inside it, a directory of our own
-        if not os.access(base, os.W_OK | os.X_OK):
-            import tempfile
-
-            base = tempfile.gettempdir()
-        root = f"{base}/proxystore-{os.getuid()}"
-    root = os.path.abspath(root)
-    make_private(root)
-    return root
-
-
-def make_private(directory: str) -> None:
-    """Make a directory for this user alone, or check that it is one.
-
-    Raises:
-        ConnectorUnavailableError: It cannot be made, is somebody else's, or open to others.
-    """
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        status = os.lstat(directory)
-    except OSError as error:
-        raise ConnectorUnavailableError(
-            f"The directory {directory} cannot be made: {error.strerror}. Name another one "
-            "(PROXYSTORE_SHM_ROOT, directory= or spill_dir=)."
-        ) from error
-    if not stat.S_ISDIR(status.st_mode):
-        raise ConnectorUnavailableError(f"{directory} is a link or a file, not a directory.")
-    if status.st_uid != os.geteuid():
-        raise ConnectorUnavailableError(
-            f"The directory {directory} belongs to user {status.st_uid}. Name another one "
-            "(PROXYSTORE_SHM_ROOT, directory= or spill_dir=)."
-        )
-    if status.st_mode & 0o077:
-        raise ConnectorUnavailableError(
-            f"Others may enter {directory}. Close it with: chmod 700 {directory}"
-        )
-
-
-def read_info(directory: str) -> StoreInfo | None:
-    """Read what a store directory says of itself; `None` where there is no store.
-
-    Raises:
-        ConnectorUnavailableError: It is somebody else's, or of another release.
-    """
-    try:
-        with open(f"{directory}/{OWNER}", encoding="utf-8") as file:
-            return _parse(directory, os.fstat(file.fileno()), file.read())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except PermissionError as error:
-        raise ConnectorUnavailableError(f"The store {directory} is another user's.") from error
-
-
-def _parse(directory: str, status: os.stat_result, text: str) -> StoreInfo:
-    import json
-
-    if status.st_uid != os.geteuid():
-        raise ConnectorUnavailableError(f"The store {directory} is another user's.")
-    try:
-        fields: dict[str, Any] = json.loads(text)
-        version = fields.pop("version")
-        if version == _VERSION:
-            return StoreInfo(directory=directory, **fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConnectorUnavailableError(f"{directory}/{OWNER} is unreadable: {error}") from error
-    raise ConnectorUnavailableError(
-        f"The store {directory} has format {version}, this release reads {_VERSION}. "
-        "Use one release of proxystore-core in all processes of a workflow."
-    )
 
 
 def create(
@@ -175,10 +64,9 @@ def create(
         recycle=recycle,
         spill=None if spill is None else f"{spill}/{token}",
     )
-    fields = {**info._asdict(), "version": _VERSION}
+    fields = {**info._asdict(), "version": VERSION}
     del fields["directory"]
-    os.makedirs(parent, mode=0o700, exist_ok=True)
-    os.mkdir(staged, 0o700)
+    make_in(parent, staged)
     owner = -1
     try:
         owner = os.open(
@@ -187,7 +75,7 @@ def create(
         try_lock(owner, exclusive=True)
         os.write(owner, json.dumps(fields).encode())
         os.close(os.open(f"{staged}/{LEDGER}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        for part in _PARTS:
+        for part in PARTS:
             os.mkdir(f"{staged}/{part}", 0o700)
         os.rename(staged, final)
     except BaseException as error:
@@ -276,10 +164,8 @@ def remove_store(info: StoreInfo, owner: int) -> int:
     """
     freed = 0
     try:
-        from proxystore_core.connectors._ledger import mark_closed
-
         mark_closed(f"{info.directory}/{LEDGER}")
-        for part in _PARTS:
+        for part in PARTS:
             dead = f"{info.directory}/.dead-{part}"
             freed += remove_tree(dead)
             with contextlib.suppress(FileNotFoundError):
@@ -287,11 +173,16 @@ def remove_store(info: StoreInfo, owner: int) -> int:
             freed += remove_tree(dead)
         if info.spill is not None:
             freed += remove_tree(info.spill)
+            if (parent := os.path.dirname(info.spill)) == default_spill_dir():
+                with contextlib.suppress(OSError):  # not empty: other stores spilled, too
+                    os.rmdir(parent)
         for name in (LEDGER, OWNER):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{info.directory}/{name}")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # not empty: somebody's own files, or other stores
             os.rmdir(info.directory)
+            if os.path.basename(info.directory) == info.token:
+                os.rmdir(os.path.dirname(info.directory))
     finally:
         os.close(owner)
     return freed

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from itertools import count
 
-from proxystore_core.connectors._directory import WRITERS
+from proxystore_core.connectors._layout import WRITERS
 from proxystore_core.connectors._ledger import closed_error
 from proxystore_core.connectors._process import watch_fork
 from proxystore_core.exceptions import MissingReason

@@ -14,8 +14,8 @@ import struct
 import threading
 from typing import Self
 
-from proxystore_core.connectors._directory import FREE, LEDGER, OBJECTS, PARTIAL
-from proxystore_core.connectors._process import try_lock, unlock, watch_fork
+from proxystore_core.connectors._layout import FREE, LEDGER, OBJECTS, PARTIAL
+from proxystore_core.connectors._process import Backoff, try_lock, unlock, watch_fork
 from proxystore_core.connectors._segments import charge_of
 from proxystore_core.exceptions import ConnectorClosedError
 
@@ -117,7 +117,9 @@ def mark_closed(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            backoff = Backoff(1.0)  # but do not wait for ever for a process that was stopped
+            while not try_lock(fd, exclusive=True) and backoff.pause():
+                pass
             os.pwrite(fd, _CLOSED.pack(1), _BOOKS.size - _CLOSED.size)
         finally:
             os.close(fd)

@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from proxystore_core.connectors._area import Area, Segment, discard
-from proxystore_core.connectors._directory import FREE, StoreInfo
 from proxystore_core.connectors._issued import Issued
+from proxystore_core.connectors._layout import FREE, StoreInfo
 from proxystore_core.connectors._ledger import Ledger
 from proxystore_core.connectors._mapping import (
     WarmMaps,

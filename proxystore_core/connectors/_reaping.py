@@ -8,16 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from proxystore_core.connectors._directory import (
-    OWNER,
-    PARTIAL,
-    STAGED,
-    StoreInfo,
-    claim,
-    read_info,
-    remove_store,
-    remove_tree,
-)
+from proxystore_core.connectors._directory import claim, remove_store, remove_tree
+from proxystore_core.connectors._layout import OWNER, PARTIAL, STAGED, StoreInfo, read_info
 from proxystore_core.connectors._ledger import Ledger, remove_stale
 from proxystore_core.connectors._spill import MARKER
 from proxystore_core.exceptions import ConnectorClosedError, ConnectorUnavailableError
@@ -59,20 +51,27 @@ def reap_stores(root: str, *, dry_run: bool = False) -> list[Reaped]:
             if not _is_young(path):
                 reaped.append(Reaped(path, "half-made store", _remove(path, dry_run)))
             continue
-        owner = claim(path, tries=1)
-        if owner is None:
-            continue
-        try:
-            info = read_info(path)
-        except ConnectorUnavailableError:
-            info = None  # of another release: not ours to take apart
-        if info is None or dry_run:
-            os.close(owner)
-            if info is not None:
-                reaped.append(Reaped(path, "store of a dead owner", _size_of_store(info)))
-        else:
-            reaped.append(Reaped(path, "store of a dead owner", remove_store(info, owner)))
+        reaped += reap_store(path, dry_run=dry_run)
+        with contextlib.suppress(OSError):  # all that is left of one whose removal was cut short
+            os.rmdir(path)
     return reaped
+
+
+def reap_store(directory: str, *, dry_run: bool = False) -> list[Reaped]:
+    """Remove one store if its owner is gone."""
+    owner = claim(directory, tries=1)
+    if owner is None:
+        return []
+    try:
+        info = read_info(directory)
+    except ConnectorUnavailableError:
+        info = None  # of another release: not ours to take apart
+    if info is not None and not dry_run:
+        return [Reaped(directory, "store of a dead owner", remove_store(info, owner))]
+    os.close(owner)
+    return (
+        [] if info is None else [Reaped(directory, "store of a dead owner", _size_of_store(info))]
+    )
 
 
 def reap_spill(root: str, *, dry_run: bool = False) -> list[Reaped]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from proxystore_core.connectors._area import Area, Segment
-from proxystore_core.connectors._directory import OBJECTS, PARTIAL, make_private
 from proxystore_core.connectors._issued import Issued
+from proxystore_core.connectors._layout import (
+    OBJECTS,
+    PARTIAL,
+    default_spill_dir,
+    make_in,
+    make_private,
+)
 from proxystore_core.connectors._ledger import Ledger
 from proxystore_core.exceptions import ConnectorUnavailableError
 
 MARKER = "store"
-
-
-def default_spill_dir() -> str:
-    """Return the directory under which this user's stores spill unless told otherwise."""
-    import tempfile
-
-    return f"{os.path.abspath(tempfile.gettempdir())}/proxystore-spill-{os.getuid()}"
 
 
 class Spill(Area):
@@ -48,9 +46,7 @@ class Spill(Area):
             make_private(parent)
         with self.ledger:  # and so never after the store was removed
             try:
-                os.makedirs(parent, mode=0o700, exist_ok=True)
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(self.directory, 0o700)
+                make_in(parent, self.directory)
                 make_private(self.directory)
                 with open(f"{self.directory}/{MARKER}", "w", encoding="utf-8") as file:
                     file.write(self._store)

@@ -13,19 +13,19 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from proxystore_core.connectors._channel import Channel
-from proxystore_core.connectors._directory import (
+from proxystore_core.connectors._directory import open_store
+from proxystore_core.connectors._issued import is_object_id
+from proxystore_core.connectors._layout import (
     StoreInfo,
-    open_store,
+    default_spill_dir,
     read_info,
     shared_memory_root,
 )
-from proxystore_core.connectors._issued import is_object_id
 from proxystore_core.connectors._ledger import closed_error
 from proxystore_core.connectors._limits import choose_limits
 from proxystore_core.connectors._parts import byte_views
 from proxystore_core.connectors._process import host_of, node_id
 from proxystore_core.connectors._reaping import reap_spill, reap_stores
-from proxystore_core.connectors._spill import default_spill_dir
 from proxystore_core.connectors.protocols import Usage
 from proxystore_core.exceptions import (
     ConnectorClosedError,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from proxystore_core.connectors._directory import PARTIAL
+from proxystore_core.connectors._layout import PARTIAL
 from proxystore_core.connectors._ledger import Ledger
 from proxystore_core.connectors._segments import charge_of
 from proxystore_core.connectors.shared_memory import SharedMemoryConnector
