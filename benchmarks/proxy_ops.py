@@ -34,6 +34,7 @@ class Thing:
         """Do nothing."""
 
     def __call__(self, value: int) -> int:
+        """Return the value."""
         return value
 
     def __enter__(self) -> None: ...
