@@ -59,7 +59,7 @@ def doctor(options: argparse.Namespace) -> int:
 def run_checks() -> Iterator[Check]:
     """Yield what every check found; a check that breaks has failed."""
     yield _versions()
-    for check in (_root, _space, _locks, _mappings, _spill, _round_trip, _dead_stores):
+    for check in (_root, _space, _stores, _locks, _mappings, _spill, _round_trip):
         try:
             yield check()
         except (ProxyStoreError, OSError) as error:
@@ -163,7 +163,8 @@ def _timed(act: Callable[[], _T]) -> tuple[float, _T]:
     return time.perf_counter() - started, result
 
 
-def _dead_stores() -> Check:
+def _stores() -> Check:
+    # Before any other check opens a store, and so reaps the dead ones.
     stores = look_at_all(shared_memory_root())
     dead = [store for store in stores if not store.alive]
     if dead:

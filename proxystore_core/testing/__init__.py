@@ -20,6 +20,13 @@ Tests of an ability that the connector does not have (see
 
 from __future__ import annotations
 
-from proxystore_core.testing._abilities import ConnectorConformance
+from proxystore_core.exceptions import MissingExtraError
+
+try:
+    from proxystore_core.testing._abilities import ConnectorConformance
+except ModuleNotFoundError as error:
+    if error.name != "pytest":
+        raise
+    raise MissingExtraError("test", needed_for="proxystore_core.testing") from error
 
 __all__ = ["ConnectorConformance"]

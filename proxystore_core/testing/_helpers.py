@@ -7,12 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from proxystore_core.exceptions import InvalidKeyError, MissingExtraError
+import pytest
 
-try:
-    import pytest
-except ImportError as error:
-    raise MissingExtraError("test", needed_for="proxystore_core.testing") from error
+from proxystore_core.exceptions import InvalidKeyError
 
 
 def ability(connector: Any, protocol: Any) -> Any:
