@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import importlib
-import pkgutil
 import posixpath
 import re
 import shutil
@@ -17,12 +16,50 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import markdown2
-import pdoc
+from pdoc import render
+from pdoc.doc import Module
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("proxystore_core", "proxystore_parsl")
 
-OPTIONAL = {"mypy", "pytest", "hypothesis"}  # tools whose helpers are documented if they are here
+# Where users import from; other modules are how these do it.
+PUBLIC = (
+    "proxystore_core",
+    "proxystore_core.autoproxy",
+    "proxystore_core.cli",
+    "proxystore_core.connectors",
+    "proxystore_core.connectors.file",
+    "proxystore_core.connectors.local",
+    "proxystore_core.connectors.protocols",
+    "proxystore_core.connectors.shared_memory",
+    "proxystore_core.exceptions",
+    "proxystore_core.factory",
+    "proxystore_core.mypy_plugin",
+    "proxystore_core.proxy",
+    "proxystore_core.serialize",
+    "proxystore_core.store",
+    "proxystore_core.store.cache",
+    "proxystore_core.store.config",
+    "proxystore_core.store.exceptions",
+    "proxystore_core.store.executor",
+    "proxystore_core.store.factory",
+    "proxystore_core.store.future",
+    "proxystore_core.store.lifetimes",
+    "proxystore_core.store.metrics",
+    "proxystore_core.store.ref",
+    "proxystore_core.store.scopes",
+    "proxystore_core.store.types",
+    "proxystore_core.store.utils",
+    "proxystore_core.testing",
+    "proxystore_core.utils",
+    "proxystore_core.utils.counter",
+    "proxystore_core.utils.data",
+    "proxystore_core.utils.environment",
+    "proxystore_core.utils.imports",
+    "proxystore_core.utils.timer",
+    "proxystore_parsl",
+)
+
+OPTIONAL = {"mypy", "pytest"}  # what a module may need beside the extra `docs`
 _NOT_COPIED = shutil.ignore_patterns("__pycache__", "output", "results")
 
 # Pages beside the guides, and what they are called on the site.
@@ -139,23 +176,37 @@ def write_pages(site: Path) -> None:
     (site / "style.css").write_text(STYLE)
 
 
-def modules() -> list[str]:
-    """Return the public modules to document; leaves out those that serve a missing tool."""
-    found = []
-    for name in PACKAGES:
-        package = importlib.import_module(name)
-        found.append(name)
-        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
-            if any(part.startswith("_") for part in module.name.split(".")):
-                continue
-            try:
-                importlib.import_module(module.name)
-            except ModuleNotFoundError as error:
-                if error.name not in OPTIONAL:
-                    raise
-                sys.stderr.write(f"left out {module.name}: {error}\n")
-                found.append(f"!{module.name}")
+def public_modules() -> dict[str, Module]:
+    """Return the modules to document, as pdoc sees them."""
+    found = {}
+    for name in PUBLIC:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name not in OPTIONAL:
+                raise
+            sys.stderr.write(f"left out {name}, which needs {error.name}\n")
+            continue
+        for export in getattr(module, "__all__", ()):  # pdoc sees none that are made on demand
+            vars(module).setdefault(export, getattr(module, export))
+        found[name] = Module(module)
     return found
+
+
+def write_reference(directory: Path) -> None:
+    """Write the API reference."""
+    render.configure(docformat="google", footer_text="proxystore-core")
+    modules = public_modules()
+    with warnings.catch_warnings():
+        # A type that only type checkers import stays text; submodules are chosen above.
+        for message in ("Couldn't import", "Error parsing type", "Failed to run TYPE_CHECKING"):
+            warnings.filterwarnings("ignore", message, UserWarning)
+        for name, module in modules.items():
+            page = directory / f"{name.replace('.', '/')}.html"
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(render.html_module(module, modules))
+        (directory / "index.html").write_text(render.html_index(modules))
+        (directory / "search.js").write_text(render.search_index(modules))
 
 
 def main() -> None:
@@ -165,9 +216,7 @@ def main() -> None:
         shutil.rmtree(site)
     site.mkdir(parents=True, exist_ok=True)
     write_pages(site)
-    warnings.filterwarnings("ignore", "Couldn't import", UserWarning)  # said by `modules`
-    pdoc.render.configure(docformat="google", footer_text="proxystore-core")
-    pdoc.pdoc(*modules(), output_directory=site / "api")
+    write_reference(site / "api")
     sys.stdout.write(f"{len(pages())} pages and the API reference: {site / 'index.html'}\n")
 
 
