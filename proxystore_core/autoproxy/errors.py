@@ -10,6 +10,7 @@ from proxystore_core.exceptions import ArgumentSerializationError
 from proxystore_core.serialize import SerializationError
 
 _TRIALS = 2000
+_STEPS = 12
 
 Dump = Callable[[Any], object]
 
@@ -79,6 +80,8 @@ def _culprit(value: Any, dump: Dump) -> tuple[list[str], Any]:
     seen: set[int] = set()
     trials = 0
     while id(value) not in seen:
+        if len(steps) == _STEPS:
+            return [*steps, "…"], value
         seen.add(id(value))
         for step, child in _parts(value):
             trials += 1

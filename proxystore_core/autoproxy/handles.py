@@ -7,6 +7,7 @@ import atexit
 import logging
 import os
 import sys
+import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable
@@ -88,6 +89,7 @@ class Keeper:
         self.shared: Shared[Entry] = Shared()
         self._pid = os.getpid()
         self._getpid = os.getpid  # kept: module globals are gone at the end of the interpreter
+        self._lock = threading.Lock()  # `dropped` must never take it
         self._live: dict[Any, _Watch] = {}
         self._pending: deque[Any] = deque()
         self._failed: list[Any] = []
@@ -106,11 +108,12 @@ class Keeper:
 
     def adopt(self, ref: Ref) -> Entry:
         """Own the object of a reference from now on; the same entry if it is owned already."""
-        entry = self.find(ref.key)
-        if entry is None:
-            entry = Entry(ref, self)
-            self._live[ref.key] = _Watch(entry, self)
-        return entry
+        with self._lock:
+            entry = self.find(ref.key)
+            if entry is None:
+                entry = Entry(ref, self)
+                self._live[ref.key] = _Watch(entry, self)
+            return entry
 
     def find(self, key: Any) -> Entry | None:
         """Return the entry of a key while someone holds it."""
@@ -183,6 +186,9 @@ class Keeper:
         except (ProxyStoreError, OSError):
             self._failed.append(key)
             logger.warning("Could not evict %r; trying again at the end.", key, exc_info=True)
+        except BaseException:
+            self._failed.append(key)
+            raise
 
     def _inside_store(self) -> bool:
         frame: FrameType | None = sys._getframe(1)

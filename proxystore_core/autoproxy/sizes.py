@@ -37,7 +37,7 @@ _ATOMS: frozenset[type] = frozenset(
 )  # fmt: skip
 _ATOM_NAMES = frozenset(
     (
-        "builtins:type", "builtins:BaseException", "enum:Enum", "decimal:Decimal",
+        "builtins:type", "builtins:BaseException", "decimal:Decimal",
         "fractions:Fraction", "uuid:UUID", "pathlib:PurePath", "re:Pattern",
         "datetime:date", "datetime:time", "datetime:timedelta", "datetime:tzinfo",
         "numpy:dtype", "numpy:generic", "numpy:ufunc",
@@ -138,7 +138,7 @@ def _classify(cls: type) -> Kind:
     mro = type.mro(cls) if cls is type else cls.__mro__
     if Proxy in mro:
         return PROXY
-    if any(base in _ATOMS for base in mro[:-1]) and issubclass(cls, enum.Enum):
+    if issubclass(cls, enum.Enum):
         return ATOM
     shape = shape_of(cls)
     if shape is not None:
