@@ -126,8 +126,8 @@ class Proxy(Operators, ArrayProtocols, Generic[T]):
 
     @property  # type: ignore[misc]  # assignment goes through __setattr__
     def __class__(self) -> Any:
-        info, cls = self.__proxy_info__, None
-        if info is not None and self.__proxy_peek__ is ABSENT:
+        target, cls = self.__proxy_peek__, None
+        if target is ABSENT and (info := self.__proxy_info__) is not None:
             cls = known_class(info)
         if cls is None:
             cls = self.__proxy_target__.__class__
@@ -181,18 +181,21 @@ class Proxy(Operators, ArrayProtocols, Generic[T]):
         return hash(self.__proxy_target__)
 
     def __bool__(self) -> bool:
-        info = self.__proxy_info__
-        if info is not None and self.__proxy_peek__ is ABSENT:
-            truth = known_truth(info)
-            if truth is not None:
-                return truth
-        return bool(self.__proxy_target__)
+        target = self.__proxy_peek__
+        if target is ABSENT:
+            info = self.__proxy_info__
+            truth = None if info is None else known_truth(info)
+            return bool(self.__proxy_target__) if truth is None else truth
+        return bool(target)
 
     def __len__(self) -> int:
-        info = self.__proxy_info__
-        if info is not None and info.length is not None and self.__proxy_peek__ is ABSENT:
-            return info.length
-        return len(self.__proxy_target__)  # type: ignore[arg-type]  # T may have a length
+        target = self.__proxy_peek__
+        if target is ABSENT:
+            info = self.__proxy_info__
+            if info is not None and info.length is not None:
+                return info.length
+            target = self.__proxy_target__
+        return len(target)
 
     def __fspath__(self) -> str | bytes:
         path: Any = self.__proxy_target__
