@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,8 @@ def wait_until(condition: Callable[[], bool], timeout: float = 10.0) -> bool:
     return True
 
 
-@pytest.fixture(autouse=True)
-def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that leaves shared memory, descriptors, threads or processes behind."""
+@contextmanager
+def _watch() -> Iterator[None]:
     shm, fds, children, threads = _shared_memory(), _descriptors(), _children(), _threads()
     yield
     problems: list[str] = []
@@ -78,6 +78,19 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
     if not wait_until(check, timeout=5.0):
         pytest.fail("; ".join(problems))
+
+
+@pytest.fixture(scope="session")
+def watch_leaks() -> Callable[[], AbstractContextManager[None]]:
+    """Watch a longer time than a test: for modules that replace `no_leaks` with one of their own."""
+    return _watch
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Fail a test that leaves shared memory, descriptors, threads or processes behind."""
+    with _watch():
+        yield
 
 
 def pytest_unconfigure() -> None:

@@ -12,18 +12,21 @@ from parsl.executors.base import ParslExecutor
 from proxystore_core.autoproxy import Policy
 from proxystore_core.exceptions import ExecutorConfigError
 from proxystore_core.store import Store
-from proxystore_parsl._reclass import derive
+from proxystore_parsl._reclass import derive, reclass
 from proxystore_parsl.mixin import ProxyMixin, options
 from proxystore_parsl.tries import LocalCall
 
 ExecutorT = TypeVar("ExecutorT", bound=ParslExecutor)
 
 
-class ProxyHighThroughputExecutor(ProxyMixin, HighThroughputExecutor):
+# Parsl types the futures of these more narrowly than those of executors in general.
+
+
+class ProxyHighThroughputExecutor(ProxyMixin, HighThroughputExecutor):  # type: ignore[misc]
     """A `HighThroughputExecutor` whose large arguments and results travel by reference."""
 
 
-class ProxyMPIExecutor(ProxyMixin, MPIExecutor):
+class ProxyMPIExecutor(ProxyMixin, MPIExecutor):  # type: ignore[misc]
     """An `MPIExecutor` whose large arguments and results travel by reference."""
 
 
@@ -38,17 +41,15 @@ class ProxyThreadPoolExecutor(ThreadPoolExecutor):
         self,
         func: Callable[..., Any],
         resource_specification: dict[str, Any],
-        /,
         *args: Any,
         **kwargs: Any,
     ) -> Future[Any]:
         """Submit a call; results of other proxy executors are fetched by the thread."""
         call = LocalCall.of(func, args, kwargs)
+        submit: Callable[..., Future[Any]] = super().submit
         if call is None:
-            future = super().submit(func, resource_specification, *args, **kwargs)
-        else:
-            future = super().submit(call, resource_specification)
-        return future  # type: ignore[no-any-return]  # Parsl does not say what it returns
+            return submit(func, resource_specification, *args, **kwargs)
+        return submit(call, resource_specification)
 
 
 _READY: dict[type[ParslExecutor], type[ParslExecutor]] = {
@@ -99,7 +100,7 @@ def proxied(
             "could fetch their arguments; use it without proxied()."
         )
     checked = options(threshold, store, policy)
-    executor.__class__ = _READY.get(cls) or derive(ProxyMixin, cls)
+    reclass(executor, _READY.get(cls) or derive(ProxyMixin, cls))
     if isinstance(executor, ProxyMixin):
         executor._proxy_set_up(checked)
     return executor

@@ -23,7 +23,7 @@ from parsl.dataflow.taskrecord import TaskRecord
 
 from proxystore_core.proxy import Proxy, extract, is_proxy
 from proxystore_core.serialize import read_header
-from proxystore_parsl._reclass import derive
+from proxystore_parsl._reclass import derive, reclass
 from proxystore_parsl._results import is_gone, locate, results_in, without_results
 
 Handler = Callable[..., Any]
@@ -80,10 +80,9 @@ class ForgetfulMemoizer(Memoizer):
     def check_memo(self, task: TaskRecord) -> Future[Any] | None:
         """Find the outcome of an equal task; one whose object is gone is computed again."""
         found: Future[Any] | None = super().check_memo(task)  # type: ignore[safe-super]
-        if found is not None and found.done() and found.exception() is None:
-            if any(map(is_gone, results_in(found.result()))):
-                return None
-        return found
+        if found is None or not found.done() or found.exception() is not None:
+            return found
+        return None if any(map(is_gone, results_in(found.result()))) else found
 
     def update_memo_result(self, task: TaskRecord, r: Any) -> None:
         """See a task succeed."""
@@ -100,7 +99,7 @@ def follow(kernel: DataFlowKernel) -> None:
     """Free what the finished tasks of a DataFlowKernel hold."""
     memoizer = kernel.memoizer
     if not isinstance(memoizer, ForgetfulMemoizer):
-        memoizer.__class__ = derive(ForgetfulMemoizer, type(memoizer))
+        reclass(memoizer, derive(ForgetfulMemoizer, type(memoizer)))
 
 
 def _forget(task: TaskRecord, future: AppFuture) -> None:
@@ -116,7 +115,7 @@ def _forget(task: TaskRecord, future: AppFuture) -> None:
     record = dict(task)
     del record["app_fu"]
     future.task_record = record  # type: ignore[assignment]  # a TaskRecord may lack fields
-    future._done_callbacks = []  # they were called, or are just being called from the old list
+    vars(future)["_done_callbacks"] = []  # were called, or are being called from the old list
 
 
 def _holds_results(future: Future[Any]) -> bool:
@@ -124,4 +123,4 @@ def _holds_results(future: Future[Any]) -> bool:
         future = future.parent
     if not future.done() or future.cancelled() or future.exception() is not None:
         return False
-    return any(True for _ in results_in(future.result()))
+    return bool(results_in(future.result()))

@@ -138,7 +138,6 @@ class ProxyMixin(ParslExecutor):
         self,
         func: Callable[..., Any],
         resource_specification: dict[str, Any],
-        /,
         *args: Any,
         **kwargs: Any,
     ) -> Future[Any]:
@@ -160,7 +159,7 @@ class ProxyMixin(ParslExecutor):
             del kwargs[name]
         task = session.prepare(func, args, kwargs, lists=_LISTS)
         try:
-            inner: Future[Any] = super().submit(
+            inner: Future[Any] = super().submit(  # type: ignore[safe-super]  # it is mixed in
                 task.func, resource_specification, *task.args, **task.kwargs, **left
             )
         except BaseException as error:

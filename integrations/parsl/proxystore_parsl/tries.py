@@ -1,18 +1,21 @@
-"""One try of a task: what Parsl gets for it, what is let go of after it, what is said if it fails."""
+"""One try of a task: what Parsl gets for it, what is let go of, what is said if it fails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
+from contextlib import suppress
+from traceback import walk_tb
+from types import FrameType
 from typing import Any
 
+from parsl.app.errors import RemoteExceptionWrapper
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.serialize import serialize
 
 from proxystore_core import __version__
 from proxystore_core.autoproxy import Lease, Session
-from proxystore_core.autoproxy.errors import argument_error
-from proxystore_core.autoproxy.task import name_of
+from proxystore_core.autoproxy.errors import argument_error, name_of
 from proxystore_core.exceptions import SerializationError, WorkerSetupError
 from proxystore_parsl import memo
 from proxystore_parsl._results import results_in, with_targets
@@ -53,35 +56,57 @@ class Delivery:
     def __init__(
         self, outer: Try, session: Session, lease: Lease, label: str, pool: Executor | None
     ) -> None:
-        self._parts: tuple[Try, Session, Lease, str, Executor | None] | None = (
-            outer, session, lease, label, pool,
-        )  # fmt: skip
+        self._parts = [(outer, session, lease, label, pool)]
 
     def __call__(self, inner: Future[Any]) -> None:
-        if self._parts is None:
-            return
-        outer, session, lease, label, pool = self._parts
-        self._parts = None
-        value = None
-        error: BaseException | None
-        try:
-            error = CancelledError() if inner.cancelled() else inner.exception()
-            if error is None:
-                value = session.result(inner.result())
-            else:
-                error = _explain_import(error, label)
-        except Exception as failure:  # noqa: BLE001  # whatever it is, the task failed with it
-            error = failure
-        if pool is None or not lease:
-            lease.release()
-        else:
-            pool.submit(lease.release)
-        if not outer.set_running_or_notify_cancel():
-            return
+        """Take the outcome from the executor's future."""
+        if self._parts:
+            error = _deliver(inner, *self._parts.pop())
+            if error is not None:
+                _clear_frames(error)
+
+
+def _deliver(
+    inner: Future[Any],
+    outer: Try,
+    session: Session,
+    lease: Lease,
+    label: str,
+    pool: Executor | None,
+) -> BaseException | None:
+    """Hand an outcome on; return the error that it is."""
+    value = None
+    error: BaseException | None
+    try:
+        error = CancelledError() if inner.cancelled() else inner.exception()
         if error is None:
-            outer.set_result(value)
+            value = session.result(inner.result())
         else:
-            outer.set_exception(error)
+            error = _explain_import(error, label)
+    except Exception as failure:  # noqa: BLE001  # whatever it is, the task failed with it
+        error = failure
+    if pool is None or not lease:
+        lease.release()
+    else:
+        pool.submit(lease.release)
+    if not outer.set_running_or_notify_cancel():
+        return None
+    if error is None:
+        outer.set_result(value)
+        return value.e_value if type(value) is RemoteExceptionWrapper else None
+    outer.set_exception(error)
+    return error
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Let the error of a try not hold the task, which may succeed in its next try."""
+    for step, _ in walk_tb(error.__traceback__):
+        if step.f_globals.get("__name__") == DataFlowKernel.__module__:
+            frame: FrameType | None = step
+            with suppress(RuntimeError):  # until one that runs still
+                while frame is not None:
+                    frame.clear()
+                    frame = frame.f_back
 
 
 def _explain_import(error: BaseException, label: str) -> BaseException:
@@ -102,8 +127,8 @@ def explain_submit(
     error: BaseException, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Say with an error of Parsl which argument cannot be serialized, where it is one."""
-    where: int | str
-    for where, value in (*enumerate(args), *kwargs.items()):
+    arguments: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    for where, value in arguments:
         try:
             _dump(value)
         except SerializationError as cause:
@@ -132,5 +157,6 @@ class LocalCall:
         return cls(func, args, kwargs) if results_in((args, kwargs)) else None
 
     def __call__(self) -> Any:
+        """Run the function."""
         func, args, kwargs = self._parts
         return func(*with_targets(args), **with_targets(kwargs))
