@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -15,6 +17,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.timeout(300)
 def test_quick_run_measures_every_part(tmp_path: Path) -> None:
     done = run("--quick", "--output", str(tmp_path))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}"
