@@ -62,5 +62,5 @@ class Shared(Generic[EntryT]):
     def _let_go(self) -> None:
         for found in list(self._recent):
             entry = found()
-            if entry is not None and sys.getrefcount(entry.source) == _ONLY_OURS:
+            if entry is not None and sys.getrefcount(entry.source) <= _ONLY_OURS:
                 entry.source = None

@@ -175,3 +175,13 @@ def test_dask_tokens_are_stable(settings: Settings) -> None:
     tokenize = pytest.importorskip("dask.base").tokenize
     assert tokenize(Remote(double, settings)) == tokenize(Remote(double, settings))
     assert tokenize(Remote(double, settings)) != tokenize(Remote(local(), settings))
+
+
+def test_lazy_reaches_into_containers(store: Store[Any], tasks: Any) -> None:
+    with Session(store, Policy(resolve="lazy")) as session:
+        task = session.prepare(
+            lambda x: [is_proxy(x["a"][0]), float(x["a"][0].sum())], ({"a": [np.ones(BIG)]},)
+        )
+        func, args = pickle.loads(pickle.dumps((task.func, task.args)))
+        assert func(*args) == [True, BIG]
+        task.lease.release()
