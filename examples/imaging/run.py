@@ -142,7 +142,7 @@ def _store_root() -> Iterator[Path]:
     try:
         yield root
     finally:
-        shutil.rmtree(root)
+        shutil.rmtree(root, ignore_errors=True)  # the last store to go may have removed it
         os.environ.pop("PROXYSTORE_SHM_ROOT")
         if usual:
             os.environ["PROXYSTORE_SHM_ROOT"] = usual
