@@ -61,29 +61,26 @@ FRAME = pd.DataFrame({"a": [1, 2], "b": [3.0, 4.0]})
         (np.float32(1), "numpy:float32", 4, None, (), "<f4"),
         (np.zeros(2, "M8[s]"), "numpy:ndarray", 16, 2, (2,), "<M8[s]"),
         (np.zeros(2, [("x", "f4")]), "numpy:ndarray", 8, 2, (2,), None),
-        (FRAME, "pandas:DataFrame", 164, 2, (2, 2), None),
-        (pd.Series([1.0, 2.0]), "pandas:Series", 148, 2, (2,), "float64"),
-        (pd.Series(["a"], dtype="category"), "pandas:Series", None, 1, (1,), None),
-        (pl.DataFrame({"a": [1, 2]}), "polars.dataframe.frame:DataFrame", 16, 2, (2, 1), None),
-        (pa.table({"a": [1, 2]}), "pyarrow.lib:Table", 16, 2, (2, 1), None),
-        (scipy.sparse.eye_array(3), None, None, None, (3, 3), None),
+        (FRAME, "pandas:DataFrame", 32, 2, (2, 2), None),
+        (pd.Series([1.0, 2.0]), "pandas:Series", 16, 2, (2,), "float64"),
+        (pl.DataFrame({"a": [1, 2]}), "polars:DataFrame", 16, 2, (2, 1), None),
+        (pa.table({"a": [1, 2]}), "pyarrow:Table", 16, 2, (2, 1), None),
+        (scipy.sparse.eye_array(3), "scipy:dia_array", None, None, (3, 3), None),
         ([1, 2], "builtins:list", None, 2, None, None),
         (b"abc", "builtins:bytes", 3, 3, None, None),
         (memoryview(np.zeros(3)), "builtins:memoryview", 24, 3, None, None),
         ("é", "builtins:str", 1, 1, None, None),
         (5, "builtins:int", None, None, None, None),
-        (Hostile(), f"{__name__}:Hostile", None, None, None, None),
+        (Hostile(), f"{__name__.split('.')[0]}:Hostile", None, None, None, None),
     ],
 )
 def test_describe(
     obj: Any, cls: str, nbytes: int, length: int, shape: tuple[int, ...], dtype: str
 ) -> None:
     info = describe(obj)
-    if cls is not None:
-        assert info.cls.split(":")[1] == cls.split(":")[1]
-        assert info.cls.split(".")[0].split(":")[0] == cls.split(".")[0].split(":")[0]
-    if nbytes is not None or shape is None:
-        assert info.nbytes == nbytes
+    module, _, name = info.cls.partition(":")
+    assert (module.split(".")[0], name) == tuple(cls.split(":"))
+    assert info.nbytes == nbytes
     assert info[3:] == (length, shape, dtype)
     assert all(type(part) in (str, int, tuple, type(None)) for part in info)
     assert TargetInfo(*pickle.loads(pickle.dumps(tuple(info)))) == info
