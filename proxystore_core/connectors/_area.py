@@ -156,12 +156,13 @@ class Area:
     def replace(self, segment: Segment, object_id: str) -> None:
         """Make a filled segment the object of an id that may have one already."""
         with self.ledger:
-            path = self.path(object_id)
-            old = self._partial_name(0)
+            path, old, size = self.path(object_id), self._partial_name(0), None
             with contextlib.suppress(OSError):  # there is none, or the file system has no links
                 os.link(path, old)
-                self._retire(os.stat(old).st_size)
+                size = os.stat(old).st_size
             os.rename(segment.path, path)
+            if size is not None:
+                self._retire(size)
         segment.let_go()
         discard(old)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 
 from proxystore_core.connectors._mapping import is_memory_file_system
+from proxystore_core.connectors._memory import total_memory
 from proxystore_core.exceptions import ConnectorConfigError
 from proxystore_core.utils.data import readable_to_bytes
-
-_CGROUP = "/sys/fs/cgroup/memory.max"
 
 
 def choose_limits(path: str, quota: int | str | None, recycle: int | str | None) -> tuple[int, int]:
@@ -56,22 +55,4 @@ def _default_quota(path: str, in_memory: bool) -> int:
     status = os.statvfs(path)
     if not in_memory:
         return status.f_bavail * status.f_frsize // 2
-    sizes = [status.f_blocks * status.f_frsize, _machine_memory(), _group_memory()]
-    return min(size for size in sizes if size > 0) // 2
-
-
-def _machine_memory() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return 0
-
-
-def _group_memory() -> int:
-    """Return the bytes that this container or batch job may use, or 0 for no limit."""
-    try:
-        with open(_CGROUP, encoding="ascii") as file:
-            text = file.read().strip()
-    except OSError:
-        return 0
-    return int(text) if text.isdecimal() else 0
+    return min(status.f_blocks * status.f_frsize, total_memory()) // 2

@@ -13,8 +13,6 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -41,7 +39,6 @@ _KEEPING_FILE_SYSTEMS = frozenset(
     }
 )
 _GIL_FREE = 1 << 20  # from here on (bytes) a copy lets other threads run
-_MAX_WARM = 64
 
 
 def map_private(fd: int, nbytes: int, *, keep_open: bool) -> mmap.mmap:
@@ -61,6 +58,17 @@ def map_private(fd: int, nbytes: int, *, keep_open: bool) -> mmap.mmap:
     if keep_open or not overlay_works():
         return mmap.mmap(fd, nbytes, flags=_PRIVATE, prot=_READ_WRITE)
     return _map(fd, nbytes, _PRIVATE)
+
+
+def map_shared(fd: int, nbytes: int) -> mmap.mmap:
+    """Map the first bytes of a file, writable, with changes that are the file's.
+
+    All pages are there when it returns. The mapping holds no descriptor.
+
+    Raises:
+        OSError: The process has as many mappings as it may have.
+    """
+    return _map(fd, nbytes, mmap.MAP_SHARED | _POPULATE)
 
 
 def _map(fd: int, nbytes: int, flags: int) -> mmap.mmap:
@@ -159,52 +167,6 @@ def _file_system(path: str) -> int:
     ctypes, libc = _libc()
     answer = (ctypes.c_long * 32)()  # struct statfs is 120 bytes and begins with f_type
     return int(answer[0]) if libc.statfs(os.fsencode(path), answer) == 0 else 0
-
-
-class WarmMaps:
-    """Shared, populated mappings of segments that this process has written before.
-
-    Writing through one costs the copy alone: no page is allocated, zeroed or
-    faulted in. A segment may be written only by who took it out of the free list.
-
-    Args:
-        limit: Bytes to keep mapped.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._mutex = threading.Lock()
-        self._maps: OrderedDict[int, mmap.mmap] = OrderedDict()
-
-    def __contains__(self, inode: int) -> bool:
-        return inode in self._maps
-
-    def take(self, fd: int, inode: int, size: int) -> mmap.mmap | None:
-        """Return the mapping of a segment, made now if need be, or `None` where it cannot be."""
-        if size > self._limit:
-            return None
-        with self._mutex:
-            mapping = self._maps.pop(inode, None)
-        if mapping is None or len(mapping) != size:
-            try:
-                mapping = _map(fd, size, mmap.MAP_SHARED | _POPULATE)
-            except (OSError, ValueError):
-                return None
-        with self._mutex:
-            self._maps[inode] = mapping
-            total = sum(map(len, self._maps.values()))
-            while total > self._limit or len(self._maps) > _MAX_WARM:
-                total -= len(self._maps.popitem(last=False)[1])
-        return mapping
-
-    def drop(self, inode: int) -> None:
-        """Forget the mapping of a segment that is going away."""
-        self._maps.pop(inode, None)
-
-    def clear(self) -> None:
-        """Forget all mappings."""
-        self._mutex = threading.Lock()
-        self._maps = OrderedDict()
 
 
 def copy_into(mapping: mmap.mmap, offset: int, views: Sequence[memoryview]) -> None:

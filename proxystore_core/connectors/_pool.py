@@ -20,14 +20,15 @@ from proxystore_core.connectors._issued import Issued
 from proxystore_core.connectors._layout import FREE, StoreInfo
 from proxystore_core.connectors._ledger import Ledger
 from proxystore_core.connectors._mapping import (
-    WarmMaps,
     copy_into,
     is_memory_file_system,
     lock_outlives_descriptor,
 )
+from proxystore_core.connectors._memory import available_memory
 from proxystore_core.connectors._parts import write_all
 from proxystore_core.connectors._process import try_lock
 from proxystore_core.connectors._segments import HEAD, REUSABLE, charge_of
+from proxystore_core.connectors._warm import WarmMaps
 
 _MAX_FREE = 256
 _TRIES = 8
@@ -43,8 +44,7 @@ class _Free(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> _Free:
-        charge, stamp, inode = name.split(".")
-        return cls(int(charge), int(stamp), int(inode))
+        return cls(*map(int, name.split(".")))
 
     @property
     def name(self) -> str:
@@ -70,7 +70,7 @@ class Pool(Area):
     def after_fork(self) -> None:
         """Drop, in a child, the mappings of the parent."""
         super().after_fork()
-        self._warm.clear()
+        self._warm.after_fork()
 
     def close(self) -> None:
         """Let go of all mappings."""
@@ -95,6 +95,7 @@ class Pool(Area):
             self._discard(doomed)
         if segment is None or segment.inode is not None or size < REUSABLE:
             return segment
+        self._warm.purge()
         if self.has_room(size) or (self.drop_free() and self.has_room(size)):
             return segment
         self.abort(segment)
@@ -261,15 +262,3 @@ class Pool(Area):
     def _discard(doomed: list[str]) -> None:
         for path in doomed:
             discard(path)
-
-
-def available_memory() -> int:
-    """Return the bytes that programs can still take without swapping, where known."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 1 << 62

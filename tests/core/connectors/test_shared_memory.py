@@ -391,10 +391,12 @@ class TestReading:
         store.get(keys[0])  # tries out what the file system can do
         took = []
         for key in keys:
-            started = time.perf_counter()
+            times = []
             for _ in range(50):
+                started = time.thread_time()
                 store.get(key)
-            took.append(time.perf_counter() - started)
+                times.append(time.thread_time() - started)
+            took.append(min(times))
         assert took[1] < 10 * took[0]
 
 
@@ -433,11 +435,14 @@ class TestForks:
             import os, sys
             from proxystore_core.connectors.shared_memory import SharedMemoryConnector
             store = SharedMemoryConnector()
+            forked, is_forked = os.pipe()
             child = os.fork()
             if child == 0:
                 os.close(1)
+                os.write(is_forked, b"x")
                 sys.stdin.read()
                 os._exit(0)
+            os.read(forked, 1)
             print(store.directory, flush=True)
             os.kill(os.getpid(), 9)
         """

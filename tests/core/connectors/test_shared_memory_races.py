@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from proxystore_core.connectors import _area, _segments
+from proxystore_core.connectors import _area, _directory, _segments
 from proxystore_core.connectors._process import try_lock
 from proxystore_core.connectors.shared_memory import SharedMemoryConnector, SharedMemoryKey
 from proxystore_core.exceptions import ConnectorClosedError, ConnectorUnavailableError
@@ -208,3 +208,61 @@ class TestWriter:
             with pytest.raises(ConnectorClosedError):
                 writer.put(bytes(size))
         assert not Path(owner.directory).exists()
+
+
+class TestOwnership:
+    def test_claims_no_store_that_took_the_place_of_a_dead_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name = str(tmp_path / "store")
+        first = SharedMemoryConnector(name)
+        successor: list[SharedMemoryConnector] = []
+
+        def replaced(fd: int, *, exclusive: bool) -> bool:
+            monkeypatch.setattr(_directory, "try_lock", try_lock)
+            first.close()
+            successor.append(SharedMemoryConnector(name))
+            return try_lock(fd, exclusive=exclusive)
+
+        monkeypatch.setattr(_directory, "try_lock", replaced)
+        assert _directory.claim(name) is None
+        with successor[0] as store:
+            assert store.get(store.put(b"data")) == b"data"
+
+    def test_many_open_one_directory_at_once(self, tmp_path: Path) -> None:
+        code = """
+            import sys
+            from proxystore_core.connectors.shared_memory import SharedMemoryConnector
+            sys.stdin.readline()
+            store = SharedMemoryConnector(sys.argv[1])
+            store.put(b"data")
+            print(int(store._channel.owned), flush=True)
+            sys.stdin.readline()
+        """
+        command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "store")]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        openers = [subprocess.Popen(command, **pipes) for _ in range(4)]
+        for opener in openers:
+            opener.stdin.write("\n")
+            opener.stdin.flush()
+        owners = [int(opener.stdout.readline()) for opener in openers]
+        assert sorted(owners) == [0, 0, 0, 1]
+        with SharedMemoryConnector(str(tmp_path / "store")) as store:
+            assert store.usage().objects == 4
+        for opener in openers:
+            opener.communicate("\n", timeout=30)
+        assert not tmp_path.joinpath("store").exists()
+
+
+class TestMemoryOfSegmentsThatOthersRemove:
+    def test_is_let_go(self, store: SharedMemoryConnector) -> None:
+        """A writer's warm mapping does not keep the pages of a segment that is gone."""
+        for _ in range(2):
+            key = store.put(bytes(MB))
+            store.evict(key)
+        key = store.put(bytes(MB))
+        inode = inode_of(store, key)
+        assert inode in store._channel._pool._warm
+        Path(store.directory, "o", key.object_id).unlink()
+        store.put(bytes(2 * MB))
+        assert inode not in store._channel._pool._warm
