@@ -142,12 +142,13 @@ class BufferStore(Generic[ConnectorT]):
 
     def missing_reason(self, key: ConnectorKeyT) -> MissingReason:
         """Say why there is no object under a key, as far as it is known."""
-        known = self._gone.get(key)
-        if known is None and self._explains:
+        reason = MissingReason.UNKNOWN
+        if self._explains:
             channel: Any = self.connector
-            reason: MissingReason = channel.missing_reason(key)
-            return reason
-        return known or MissingReason.UNKNOWN
+            reason = channel.missing_reason(key)
+        if reason is MissingReason.UNKNOWN:
+            return self._gone.get(key, reason)
+        return reason
 
     def keys(self) -> Iterator[ConnectorKeyT]:
         """Iterate over the keys of all objects.
@@ -224,10 +225,9 @@ class BufferStore(Generic[ConnectorT]):
         else:
             channel.evict(key)
         self._changed(key)
-        if not self._explains:
-            self._gone[key] = reason
-            while len(self._gone) > _MAX_REMEMBERED:
-                self._gone.pop(next(iter(self._gone)), None)
+        self._gone[key] = reason
+        while len(self._gone) > _MAX_REMEMBERED:
+            self._gone.pop(next(iter(self._gone)), None)
 
     def _changed(self, key: ConnectorKeyT) -> None:
         self._flights.forget(key)
