@@ -19,7 +19,7 @@ from proxystore_core.exceptions import (
     ReferenceNotOwnedError,
     StoreArgumentError,
 )
-from proxystore_core.proxy import Proxy, get_info
+from proxystore_core.proxy import Proxy, describe, get_info
 from proxystore_core.serialize import Parts, read_header
 from proxystore_core.store._refs import (
     BaseRefProxy,
@@ -96,6 +96,7 @@ def mut_borrow(proxy: OwnedProxy[T], *, populate_target: bool = True) -> RefMutP
         borrows.writers += 1
         made: RefMutProxy[T] = RefMutProxy(_factory_of(proxy, writable=True), owner=proxy)
     _share(proxy, made, populate_target)
+    _set(proxy, "__proxy_info__", None)  # of what the borrower may change, perhaps elsewhere
     return made
 
 
@@ -171,6 +172,7 @@ def update(proxy: OwnedProxy[T] | RefMutProxy[T], *, serializer: SerializerT | N
     if proxy.__proxy_resolved__:
         factory = get_store_factory(proxy)
         factory.get_store()._set(factory.key, proxy.__proxy_wrapped__, serializer=serializer)
+        _set(proxy, "__proxy_info__", describe(proxy.__proxy_wrapped__))
 
 
 def _borrows(proxy: object) -> Borrows:

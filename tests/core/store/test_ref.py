@@ -144,6 +144,17 @@ def test_update(store: Store) -> None:
         update(store.proxy([1]))  # type: ignore[arg-type]
 
 
+def test_what_is_known_follows_an_update(store: Store) -> None:
+    owner = store.owned_proxy([1])
+    owner.append(2)
+    update(owner)
+    assert len(borrow(owner, populate_target=False)) == 2
+    writer = travel(mut_borrow(owner))
+    writer.append(3)
+    update(writer)
+    assert len(travel(owner)) == 3
+
+
 def test_update_of_an_unresolved_target_does_nothing(store: Store) -> None:
     owner = travel(store.owned_proxy([1]))
     update(owner)
