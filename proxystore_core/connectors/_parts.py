@@ -64,7 +64,8 @@ def write_all(fd: int, parts: Sequence[bytes | memoryview]) -> None:
     for part in parts:
         start = 0
         while start < len(part):
-            piece = part[start : start + _MAX_WRITE - size] if len(part) > _MAX_WRITE else part
+            end = start + _MAX_WRITE - size
+            piece = part if start == 0 and end >= len(part) else part[start:end]
             start += len(piece)
             batch.append(piece)
             size += len(piece)
