@@ -79,10 +79,9 @@ def work(store: Store, keys: list[Any], seed: int, steps: int) -> int:
     return found
 
 
-def in_process(config: StoreConfig, keys: list[Any], seed: int, steps: int, results: Any) -> None:
-    store = get_or_create_store(config)
-    results.put(work(store, keys, seed, steps))
-    store.close()
+def in_process(config: StoreConfig, keys: list[Any], seed: int, steps: int) -> None:
+    with get_or_create_store(config) as store:
+        assert work(store, keys, seed, steps) > 0
 
 
 @pytest.mark.parametrize("threads", [4])
@@ -118,9 +117,8 @@ def run_processes(connector: Any, method: str, count: int, steps: int) -> None:
     context: Any = multiprocessing.get_context(method)
     with Store("races", connector) as store:
         keys = [store.connector.new_key() for _ in range(6)]
-        results = context.SimpleQueue()
         processes = [
-            context.Process(target=in_process, args=(store.config(), keys, seed, steps, results))
+            context.Process(target=in_process, args=(store.config(), keys, seed, steps))
             for seed in range(count)
         ]
         for process in processes:
@@ -129,8 +127,6 @@ def run_processes(connector: Any, method: str, count: int, steps: int) -> None:
         for process in processes:
             process.join(100)
         assert [process.exitcode for process in processes] == [0] * count
-        assert sum(results.get() for _ in processes) > 0
-        results.close()
         if method == "spawn":
             resource_tracker._resource_tracker._stop()  # a process that spawning starts
         store.evict_batch(keys)
