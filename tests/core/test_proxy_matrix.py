@@ -107,6 +107,12 @@ def in_place(p: Any) -> Any:
     return extract(p) if is_proxy(p) else p
 
 
+def extended(p: Any) -> Any:
+    numbers = same_list = [0]
+    numbers += p
+    return same_list
+
+
 def within(p: Any) -> Any:
     with p as entered:
         return entered
@@ -206,6 +212,7 @@ SECTIONS: dict[str, list[Row]] = {
         Row("[1]", "in_place(p)", shown="p += p"),
         Row("[3, 1]", "(sorted(p), sum(p), max(p), list(reversed(p)), p[::-1], list(zip(p, p)))"),
         Row("[3, 1]", "([0] + p, p + [2], [*p], p * 2, 3 in p)"),
+        Row("[3, 1]", "extended(p)", DIFFERS, "`x.extend(p)`: this makes another list", "x += p"),
         Row("[3, 1]", "unpacked(p)", shown="first, *rest = p"),
         Row("{'a': 1}", "({**p}, dict(p), p | {'b': 2}, {'b': 2} | p, keywords(**p))"),
         Row("{1}", "({1, 2} - p, {1, 2} & p, {2} | p)"),
