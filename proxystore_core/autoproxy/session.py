@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import types
 import warnings
 import weakref
 from collections.abc import Callable, Container, Iterable
@@ -19,6 +20,8 @@ from proxystore_core.autoproxy.task import Remote, Task
 from proxystore_core.exceptions import AutoProxyError, ProxyStoreError
 from proxystore_core.proxy import Proxy
 from proxystore_core.store.base import Store
+
+_REMOTES = 64  # functions whose `Remote` a session keeps
 
 
 class Stats(NamedTuple):
@@ -82,6 +85,7 @@ class Session:
         self._settings: dict[Policy, Settings] = {}
         self._depth = self.policy.depth
         self._base = self._settings_for(self.policy)
+        self._remotes: dict[types.FunctionType, Remote] = {}
         self._lock = threading.Lock()
         self._tally = Tally()
         self._results = self._result_nbytes = 0
@@ -140,7 +144,7 @@ class Session:
             and all_small(kwargs.values(), settings.policy)
             and all_small(bound, settings.policy)
         ):
-            return Task(Remote(func, settings), args, kwargs)
+            return Task(self._remote(func, settings), args, kwargs)
         call = Call(self._keeper, self._channel, settings.policy, self._tally, func, name)
         try:
             if bound:
@@ -157,7 +161,7 @@ class Session:
             raise
         finally:
             call.close()
-        return Task(Remote(func, settings), args, kwargs, call.lease, call.stored)
+        return Task(self._remote(func, settings), args, kwargs, call.lease, call.stored)
 
     def result(self, value: Any) -> Any:
         """Make proxies of what came back by reference.
@@ -202,6 +206,17 @@ class Session:
                     except (ProxyStoreError, OSError) as error:
                         warnings.warn(f"A result was lost: {error}", RuntimeWarning, stacklevel=2)
         self._keeper.close()
+
+    def _remote(self, func: Callable[..., Any], settings: Settings) -> Remote:
+        """Give the same object for the same function: engines remember what they pickled."""
+        if settings is not self._base or type(func) is not types.FunctionType:
+            return Remote(func, settings)
+        found = self._remotes.get(func)
+        if found is None:
+            if len(self._remotes) >= _REMOTES:  # functions made for one call each
+                self._remotes.clear()
+            found = self._remotes[func] = Remote(func, settings)
+        return found
 
     def _settings_for(self, policy: Policy) -> Settings:
         try:
