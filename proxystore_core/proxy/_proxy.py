@@ -206,13 +206,11 @@ class Proxy(Operators, ArrayProtocols, Generic[T]):
         return object.__sizeof__(self) + (0 if target is ABSENT else sys.getsizeof(target))
 
     def __repr__(self) -> str:
-        name, target, info = type(self).__name__, self.__proxy_peek__, self.__proxy_info__
+        target, info = self.__proxy_peek__, self.__proxy_info__
         if target is not ABSENT:
-            from reprlib import repr as short
-
-            return f"<{name} of {type(target).__name__}: {short(target)}>"
+            return repr(target)
         what = repr(self.__proxy_factory__) if info is None else summary(info)
-        return f"<{name}, unresolved, of {what}>"
+        return f"<{type(self).__name__}, unresolved, of {what}>"
 
     def __copy__(self) -> Proxy[T]:
         from copy import copy
