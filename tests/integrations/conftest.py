@@ -19,6 +19,7 @@ from proxystore_parsl import ProxyHighThroughputExecutor
 
 ROOT = Path(__file__).parents[2]
 BIN = str(Path(sys.executable).parent)
+sys.path.append(str(ROOT))  # for the workers of process pools
 if BIN not in os.environ["PATH"].split(os.pathsep):  # Parsl starts its processes by name
     os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from typing import Any
 
 import pytest
@@ -51,6 +52,16 @@ def test_proxied_takes_any_executor() -> None:
     assert type(proxied(Custom(label="d"))) is type(executor)
     threads = proxied(ThreadPoolExecutor(label="t"), threshold=7)
     assert type(threads) is ProxyThreadPoolExecutor
+
+    class OwnThreads(ThreadPoolExecutor):
+        pass
+
+    own = proxied(OwnThreads(label="o"))
+    assert isinstance(own, OwnThreads)
+    with own:
+        own.start()
+        shared = [threading.Lock(), b"x" * 1_000_000]
+        assert own.submit(lambda value: value, {}, shared).result() is shared
     provider = LocalProvider(launcher=SimpleLauncher())
     assert type(proxied(MPIExecutor(provider=provider))) is ProxyMPIExecutor
 

@@ -30,8 +30,8 @@ class ProxyMPIExecutor(ProxyMixin, MPIExecutor):  # type: ignore[misc]
     """An `MPIExecutor` whose large arguments and results travel by reference."""
 
 
-class ProxyThreadPoolExecutor(ThreadPoolExecutor):
-    """A `ThreadPoolExecutor` whose tasks get the data of other executors' results.
+class ProxyThreads(ThreadPoolExecutor):
+    """What `proxied` adds to a `ThreadPoolExecutor`, or to one derived from it.
 
     Threads share their objects (locks and events too), so nothing is stored here.
     What a task of another proxy executor returned is handed in as the real object.
@@ -50,6 +50,13 @@ class ProxyThreadPoolExecutor(ThreadPoolExecutor):
         if call is None:
             return submit(func, resource_specification, *args, **kwargs)
         return submit(call, resource_specification)
+
+
+class ProxyThreadPoolExecutor(ProxyThreads, ThreadPoolExecutor):
+    """A `ThreadPoolExecutor` whose tasks get the data of other executors' results.
+
+    Threads share their objects, so nothing of its own is stored.
+    """
 
 
 _READY: dict[type[ParslExecutor], type[ParslExecutor]] = {
@@ -92,7 +99,7 @@ def proxied(
             else ""
         )
         raise ExecutorConfigError(f"{executor!r} is not a Parsl executor object{hint}")
-    if isinstance(executor, (ProxyMixin, ProxyThreadPoolExecutor)):
+    if isinstance(executor, (ProxyMixin, ProxyThreads)):
         raise ExecutorConfigError(f"Executor {executor.label!r} is proxied already.")
     if any(base.__name__ == "RadicalPilotExecutor" for base in cls.__mro__):
         raise ExecutorConfigError(
@@ -100,7 +107,8 @@ def proxied(
             "could fetch their arguments; use it without proxied()."
         )
     checked = options(threshold, store, policy)
-    reclass(executor, _READY.get(cls) or derive(ProxyMixin, cls))
+    mixin = ProxyThreads if isinstance(executor, ThreadPoolExecutor) else ProxyMixin
+    reclass(executor, _READY.get(cls) or derive(mixin, cls))
     if isinstance(executor, ProxyMixin):
         executor._proxy_set_up(checked)
     return executor

@@ -108,9 +108,12 @@ def _forget(task: TaskRecord, future: AppFuture) -> None:
     Its arguments and dependencies are results of earlier tasks; its future and its record
     hold each other; and its future's callbacks hold the records of later tasks.
     """
-    task["args"] = without_results(task["args"])
-    task["kwargs"] = without_results(task["kwargs"])
-    task["depends"] = [other for other in task["depends"] if not _holds_results(other)]
+    if task["args"]:
+        task["args"] = without_results(task["args"])
+    if task["kwargs"]:
+        task["kwargs"] = without_results(task["kwargs"])
+    if task["depends"]:
+        task["depends"] = [other for other in task["depends"] if not _holds_results(other)]
     task["exec_fu"] = None
     record = dict(task)
     del record["app_fu"]

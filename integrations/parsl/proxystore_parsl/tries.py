@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
 from contextlib import suppress
 from traceback import walk_tb
 from types import FrameType
@@ -89,12 +89,13 @@ def _deliver(
         lease.release()
     else:
         pool.submit(lease.release)
-    if not outer.set_running_or_notify_cancel():
+    try:
+        if error is None:
+            outer.set_result(value)
+            return value.e_value if type(value) is RemoteExceptionWrapper else None
+        outer.set_exception(error)
+    except InvalidStateError:  # it was cancelled
         return None
-    if error is None:
-        outer.set_result(value)
-        return value.e_value if type(value) is RemoteExceptionWrapper else None
-    outer.set_exception(error)
     return error
 
 
