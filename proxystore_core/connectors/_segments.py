@@ -112,10 +112,14 @@ def _lock_and_check(fd: int, path: str, object_id: str) -> OpenSegment | None:
     small = None
     if size < REUSABLE:
         small = os.read(fd, size + 1)
+        if len(small) < size and not _is_still(fd, path):
+            return None  # replaced, and given up while it was read
+        size = len(small)
         head = small[:HEAD]
     else:
         if not try_lock(fd, exclusive=False):
             return None
+        size = os.fstat(fd).st_size  # taken for another object and published before the lock
         head = os.pread(fd, HEAD, 0)
     try:
         name, nbytes = read_head(head)
