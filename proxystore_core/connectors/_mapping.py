@@ -136,6 +136,7 @@ def lock_outlives_descriptor(directory: str) -> bool:
 def _try_lease(path: str) -> bool:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        os.ftruncate(fd, 1)  # a hole: on a full device, too
         try_lock(fd, exclusive=False)
         mapping = _map(fd, 1, _PRIVATE)
         os.close(fd)
