@@ -7,6 +7,7 @@ may use what those above it made. `<!-- new script -->` before a block starts an
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -94,6 +95,7 @@ def test_examples_run(page: str, script: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", path.name],
         cwd=tmp_path,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
