@@ -92,10 +92,11 @@ def script_cases() -> list[object]:
 def test_examples_run(page: str, script: str, tmp_path: Path) -> None:
     path = tmp_path / f"{page}.py"
     path.write_text(script + "\n")
+    path_of_tools = [str(Path(sys.executable).parent), os.environ["PATH"]]
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", path.name],
         cwd=tmp_path,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        env={**os.environ, "PATH": os.pathsep.join(path_of_tools)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
