@@ -225,7 +225,7 @@ SECTIONS: dict[str, list[Row]] = {
         Row("'1 + 1'", "eval(p)", NO, "`str(p)`"),
         Row("True", "p is True", DIFFERS, "`p == True`; a store proxies neither `None` nor `bool`"),
         Row("[1, 2]", "type(p) is list", DIFFERS, "`isinstance(p, list)`, `p.__class__ is list`"),
-        Row("[1, 2]", "repr(p)", DIFFERS, "an unresolved proxy describes itself: use `str(p)` or `repr(extract(p))`"),
+        Row("[1, 2]", "repr(p)", DIFFERS, "`repr(extract(p))`: this describes an unresolved proxy"),
         Row("iter([1])", "(next(p), list(p))"),
         Row("function", "(p(1), p(1, b=3), functools.partial(p, 1)())"),
         Row("contextlib.nullcontext(3)", "within(p)", shown="with p as entered: ..."),
