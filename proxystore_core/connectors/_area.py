@@ -193,12 +193,13 @@ def discard(path: str) -> None:
     """Remove a segment that nobody can find any more.
 
     Where nobody reads it the pages are freed at once, even if a writer still has
-    it mapped; otherwise they go with the last reader.
+    it mapped; otherwise they go with the last reader. Of a small one, which is read
+    without a lock, no page is taken away.
     """
     with contextlib.suppress(FileNotFoundError):
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            if try_lock(fd, exclusive=True):
+            if os.fstat(fd).st_size >= REUSABLE and try_lock(fd, exclusive=True):
                 os.ftruncate(fd, 0)
             os.unlink(path)
         finally:

@@ -174,10 +174,15 @@ def copy_into(mapping: mmap.mmap, offset: int, views: Sequence[memoryview]) -> N
     """Copy bytes into a mapping.
 
     Args:
-        mapping: A writable mapping, large enough.
+        mapping: A writable mapping.
         offset: Where to begin, in bytes.
         views: Views of format `B`, laid end to end.
+
+    Raises:
+        ValueError: They do not fit.
     """
+    if offset + sum(map(len, views)) > len(mapping):
+        raise ValueError(f"A mapping of {len(mapping)} bytes is too short for what goes into it.")
     with memoryview(mapping) as target:
         for view in views:
             end = offset + len(view)

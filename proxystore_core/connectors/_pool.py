@@ -23,6 +23,7 @@ from proxystore_core.connectors._mapping import (
     copy_into,
     is_memory_file_system,
     lock_outlives_descriptor,
+    overlay_works,
 )
 from proxystore_core.connectors._memory import available_memory
 from proxystore_core.connectors._parts import write_all
@@ -160,12 +161,13 @@ class Pool(Area):
         fd, inode = segment.fd, segment.inode
         if inode is None:
             super().fill(segment, head, views)
+            if segment.charge >= REUSABLE:  # whole pages, so that all of them can be mapped
+                os.ftruncate(fd, segment.charge)
             return
         os.pwrite(fd, bytes(HEAD), 0)
-        size = os.fstat(fd).st_size
-        # A segment is reused for its charge, so the file of the last object may be a bit shorter.
-        long_enough = size >= HEAD + sum(map(len, views))
-        mapping = self._warm.take(fd, inode, size) if self._in_memory and long_enough else None
+        mapping = None
+        if self._in_memory and overlay_works():
+            mapping = self._warm.take(fd, inode, segment.charge)
         if mapping is not None:
             copy_into(mapping, HEAD, views)
         else:

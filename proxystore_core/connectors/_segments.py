@@ -8,6 +8,7 @@ before a segment is written again: at any time it tells the truth or nothing.
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import zlib
@@ -16,7 +17,7 @@ from proxystore_core.connectors._process import Backoff, try_lock
 from proxystore_core.exceptions import ConnectorUnavailableError, CorruptObjectError
 
 HEAD = 64
-PAGE = 4096
+PAGE = mmap.PAGESIZE
 REUSABLE = 128 * 1024
 """Smallest segment (bytes) that is written again, and so must be locked by readers."""
 

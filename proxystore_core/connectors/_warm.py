@@ -42,9 +42,10 @@ class WarmMaps:
             return None
         with self._mutex:
             warm = self._maps.get(inode)
-            if warm is not None:
+            if warm is not None and len(warm.mapping) == size:
                 self._maps.move_to_end(inode)
                 return warm.mapping
+            self._drop(inode)
         try:
             warm = _Warm(map_shared(fd, size), os.dup(fd))
         except OSError:
