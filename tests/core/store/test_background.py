@@ -75,12 +75,14 @@ def test_timers_keep_their_order_and_can_be_cancelled() -> None:
     timers.call_at(start + 0.04, lambda: calls.append("second"))
     cancelled = timers.call_at(start + 0.05, lambda: calls.append("never"))
     timers.call_at(start - 1, lambda: calls.append("first"))
-    timers.call_at(start + 1e9, lambda: calls.append("much later"))
+    later = timers.call_at(start + 1e9, lambda: calls.append("much later"))
     timers.cancel(cancelled)
     timers.cancel(cancelled)
     assert done.wait(DEADLINE)
     assert calls == ["first", "second", "third"]
     assert time.monotonic() >= start + 0.06
+    timers.cancel(later)
+    wait_for(lambda: not timers._running)
 
 
 def test_the_timer_thread_goes_and_comes() -> None:

@@ -123,9 +123,11 @@ def run_processes(connector: Any, method: str, count: int, steps: int) -> None:
         ]
         for process in processes:
             process.start()
-        work(store, keys, -1, steps)
-        for process in processes:
-            process.join(100)
+        try:
+            work(store, keys, -1, steps)
+        finally:
+            for process in processes:
+                process.join(100)
         assert [process.exitcode for process in processes] == [0] * count
         if method == "spawn":
             resource_tracker._resource_tracker._stop()  # a process that spawning starts
