@@ -13,6 +13,7 @@ from proxystore_core.connectors.protocols import (
     ExplainingConnector,
     VectoredConnector,
     VectoredDeferrableConnector,
+    VersionedConnector,
     ZeroCopyConnector,
 )
 from proxystore_core.exceptions import MissingReason
@@ -76,6 +77,24 @@ class ConnectorConformance(BasicConformance):
                     done.set()
 
         in_threads(work, 2)
+
+    # Versions.
+
+    def test_version_changes_with_the_object(self, connector: Any, other: Any) -> None:
+        versioned = ability(connector, VersionedConnector)
+        deferred = ability(other, DeferrableConnector)
+        key = deferred.new_key()
+        assert versioned.version(key) is None
+        seen = []
+        for number in range(4):
+            deferred.set(key, bytes([number]) * 10)
+            assert versioned.version(key) == versioned.version(key)
+            assert versioned.version(key) != (seen[-1] if seen else None)
+            seen.append(versioned.version(key))
+        deferred.set(key, bytes(self.large))
+        assert versioned.version(key) not in seen
+        connector.evict(key)
+        assert versioned.version(key) is None
 
     # Parts in place.
 

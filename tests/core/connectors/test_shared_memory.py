@@ -1,32 +1,20 @@
-"""The shared-memory connector: what it adds to the conformance class."""
+"""The shared-memory connector: directories, configurations and keys."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import gc
 import json
-import mmap
-import os
 import pickle
 import stat
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
-from proxystore_core.connectors._process import node_id
-from proxystore_core.connectors._segments import HEAD, make_head
 from proxystore_core.connectors.shared_memory import SharedMemoryConnector, SharedMemoryKey
 from proxystore_core.exceptions import (
     ConnectorClosedError,
     ConnectorConfigError,
     ConnectorUnavailableError,
-    CorruptObjectError,
     InvalidKeyError,
     MissingReason,
     StorageFullError,
@@ -41,28 +29,8 @@ def store():
         yield connector
 
 
-def run(code: str, *args: object) -> str:
-    """Run code in a fresh interpreter; return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def attach(store: SharedMemoryConnector) -> SharedMemoryConnector:
     return SharedMemoryConnector.from_config(store.config())
-
-
-def path_of(store: SharedMemoryConnector, key: SharedMemoryKey) -> Path:
-    return Path(store.directory, "o", key.object_id)
-
-
-def inode_of(store: SharedMemoryConnector, key: SharedMemoryKey) -> int:
-    return path_of(store, key).stat().st_ino
 
 
 class TestDirectory:
@@ -254,7 +222,7 @@ class TestKeys:
             store.set(key, b"data")
             store.evict(key)
 
-    def test_writers_never_issue_the_same(self, store: SharedMemoryConnector) -> None:
+    def test_writers_never_issue_the_same(self, store: SharedMemoryConnector, run) -> None:
         code = """
             import json, sys
             from proxystore_core.connectors.shared_memory import SharedMemoryConnector
@@ -281,274 +249,3 @@ class TestKeys:
             with pytest.raises(StorageFullError):
                 store.set(key, bytes(MB))
             assert store.missing_reason(key) is MissingReason.NEVER_STORED
-
-
-class TestReading:
-    def test_is_aligned(self, store: SharedMemoryConnector) -> None:
-        view = store.get_view(store.put(bytes(MB)))
-        assert ctypes.addressof(ctypes.c_char.from_buffer(view)) % 64 == 0
-
-    def test_maps_what_is_large_and_reads_what_is_small(self, store: SharedMemoryConnector) -> None:
-        assert isinstance(store.get(store.put(bytes(1000))), bytes)
-        large = store.get(store.put(bytes(MB)))
-        assert isinstance(large.obj, mmap.mmap)
-
-    def test_ten_thousand_mapped_with_few_descriptors(self) -> None:
-        code = """
-            import os, resource
-            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-            from proxystore_core.connectors.shared_memory import SharedMemoryConnector
-            with SharedMemoryConnector() as store:
-                keys = [store.put(bytes(200_000) + bytes([n])) for n in range(20)]
-                views = [store.get(keys[n % 20]) for n in range(10_000)]
-                print(all(view[-1] == n % 20 for n, view in enumerate(views)))
-        """
-        assert run(code) == "True\n"
-
-    def test_more_mapped_than_there_are_descriptors(self) -> None:
-        """Where every mapping needs one, what is got beyond that is a copy."""
-        code = """
-            import resource
-            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-            from proxystore_core.connectors import _mapping
-            from proxystore_core.connectors.shared_memory import SharedMemoryConnector
-            _mapping.overlay_works = lambda: False
-            with SharedMemoryConnector() as store:
-                keys = [store.put(bytes(200_000) + bytes([n])) for n in range(20)]
-                views = [store.get(keys[n % 20]) for n in range(200)]
-                print(len({type(view.obj) for view in views}))
-                print(all(view[-1] == n % 20 for n, view in enumerate(views)))
-        """
-        assert run(code) == "2\nTrue\n"
-
-    def test_no_memory_for_a_mapping(
-        self, store: SharedMemoryConnector, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        key = store.put(bytes(MB))
-        lacking = Mock(side_effect=OSError(errno.ENOMEM, "no memory"))
-        monkeypatch.setattr("proxystore_core.connectors._channel.map_private", lacking)
-        assert store.get(key) == bytes(MB)
-        monkeypatch.setattr("proxystore_core.connectors._channel.bytearray", lacking, raising=False)
-        lacking.side_effect = [OSError(errno.ENOMEM, "no memory"), MemoryError]
-        with pytest.raises(MemoryError, match="max_map_count"):
-            store.get(key)
-
-    def test_a_view_outlives_the_store(self) -> None:
-        store = SharedMemoryConnector()
-        data = os.urandom(MB)
-        view = store.get_view(store.put(data))
-        store.close()
-        assert view == data
-        view[:] = bytes(MB)
-
-    @pytest.mark.parametrize("size", [1000, MB])
-    def test_damaged(self, store: SharedMemoryConnector, size: int) -> None:
-        data = os.urandom(size)
-        for damage in (0, 5, 20, 59):
-            key = store.put(data)
-            with path_of(store, key).open("r+b") as file:
-                file.seek(damage)
-                byte = file.read(1)
-                file.seek(damage)
-                file.write(bytes([byte[0] ^ 1]))
-            with pytest.raises(CorruptObjectError, match=key.object_id):
-                store.get(key)
-            with pytest.raises(CorruptObjectError):
-                store.get_view(key)
-            store.evict(key)
-        assert store.usage().objects == 0
-
-    @pytest.mark.parametrize("size", [1000, MB])
-    @pytest.mark.parametrize("left", [0, 10, 64, 999, -1])
-    def test_truncated(self, store: SharedMemoryConnector, size: int, left: int) -> None:
-        key = store.put(os.urandom(size))
-        os.truncate(path_of(store, key), left if left >= 0 else HEAD + size - 1)
-        with pytest.raises(CorruptObjectError):
-            store.get(key)
-        store.evict(key)
-        assert not store.exists(key)
-
-    def test_another_objects_segment(self, store: SharedMemoryConnector) -> None:
-        for size in (10, MB):
-            key, other = store.put(bytes(size)), store.put(bytes(size))
-            path_of(store, other).rename(path_of(store, key))
-            with pytest.raises(CorruptObjectError, match=other.object_id):
-                store.get(key)
-
-    def test_of_a_later_release(self, store: SharedMemoryConnector) -> None:
-        key = store.put(b"data")
-        head = bytearray(make_head(key.object_id, 4))
-        head[4] += 1
-        import zlib
-
-        head[56:60] = zlib.crc32(head[:56]).to_bytes(4, "little")
-        path_of(store, key).write_bytes(bytes(head) + b"data")
-        with pytest.raises(CorruptObjectError, match="format 2"):
-            store.get(key)
-
-    def test_cost_does_not_grow_with_size(self, store: SharedMemoryConnector) -> None:
-        keys = [store.put(bytes(size)) for size in (200_000, 64 * MB)]
-        store.get(keys[0])  # tries out what the file system can do
-        took = []
-        for key in keys:
-            times = []
-            for _ in range(50):
-                started = time.thread_time()
-                store.get(key)
-                times.append(time.thread_time() - started)
-            took.append(min(times))
-        assert took[1] < 10 * took[0]
-
-
-class TestForks:
-    def test_child_is_not_the_owner(self, store: SharedMemoryConnector) -> None:
-        key = store.put(bytes(MB))
-        store.evict(store.put(bytes(MB)))
-        pid = os.fork()
-        if pid == 0:
-            try:
-                good = store.get(key) == bytes(MB) and store.get(store.put(b"child")) == b"child"
-                store.evict(store.put(os.urandom(MB)))
-                store.close()
-                os._exit(0 if good else 1)
-            except BaseException:
-                os._exit(2)
-        assert os.waitpid(pid, 0)[1] == 0
-        assert store.get(key) == bytes(MB)
-        assert sorted(map(store.get, store.keys()), key=len) == [b"child", bytes(MB)]
-
-    def test_child_issues_its_own_keys(self, store: SharedMemoryConnector) -> None:
-        first = store.put(b"parent")
-        pid = os.fork()
-        if pid == 0:
-            try:
-                store.put(b"child")
-            finally:
-                os._exit(0)
-        os.waitpid(pid, 0)
-        second = store.put(b"parent")
-        assert {store.get(key) for key in store.keys()} == {b"parent", b"child"}
-        assert len({first, second, *store.keys()}) == 3
-
-    def test_child_does_not_keep_a_dead_owner_alive(self) -> None:
-        code = """
-            import os, sys
-            from proxystore_core.connectors.shared_memory import SharedMemoryConnector
-            store = SharedMemoryConnector()
-            forked, is_forked = os.pipe()
-            child = os.fork()
-            if child == 0:
-                os.close(1)
-                os.write(is_forked, b"x")
-                sys.stdin.read()
-                os._exit(0)
-            os.read(forked, 1)
-            print(store.directory, flush=True)
-            os.kill(os.getpid(), 9)
-        """
-        owner = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        directory = owner.stdout.readline().strip()
-        owner.wait(30)
-        assert Path(directory).exists()
-        SharedMemoryConnector().close()
-        assert not Path(directory).exists()
-        owner.communicate()  # the child reads to the end, and ends
-
-    def test_multiprocessing_pool(self, store: SharedMemoryConnector) -> None:
-        import multiprocessing
-
-        key = store.put(bytes(MB))
-        with multiprocessing.get_context("fork").Pool(2) as pool:
-            assert pool.map(_length_of, [(store.config(), key)] * 6) == [MB] * 6
-            pool.close()
-            pool.join()
-        assert store.get(key) == bytes(MB)
-
-
-def _length_of(job: tuple) -> int:
-    config, key = job
-    with SharedMemoryConnector.from_config(config) as store:
-        return len(store.get(key))
-
-
-class TestReaping:
-    CODE = """
-        import os, sys
-        from proxystore_core.connectors.shared_memory import SharedMemoryConnector
-        store = SharedMemoryConnector(*sys.argv[2:], quota="2 MB", spill_dir=sys.argv[1])
-        key = store.put(bytes(1_000_000))
-        store.put(bytes(2_000_000))
-        print(store.directory, key.object_id, flush=True)
-        sys.stdin.readline()
-        os.kill(os.getpid(), 9)
-    """
-
-    @pytest.fixture
-    def dead(self, tmp_path: Path):
-        """A store whose owner was killed, and what a reader mapped before."""
-        yield from self.kill(str(tmp_path / "spill"))
-
-    def kill(self, *args: str):
-        command = [sys.executable, "-c", textwrap.dedent(self.CODE), *args]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as owner:
-            directory, object_id = owner.stdout.readline().split()
-            config = {"directory": directory, "host": node_id()}
-            with SharedMemoryConnector.from_config(config) as reader:
-                key = SharedMemoryKey(object_id)
-                view = reader.get(key)
-                owner.stdin.write("\n")
-                owner.stdin.flush()
-                owner.wait(30)
-                yield Path(directory), reader, key, view
-
-    def test_opening_a_store_removes_what_dead_owners_left(self, dead, tmp_path: Path) -> None:
-        directory, reader, key, view = dead
-        assert directory.exists()
-        assert len(list(tmp_path.glob("spill/*/o/*"))) == 1
-        SharedMemoryConnector().close()
-        assert not directory.exists()
-        assert list(tmp_path.glob("spill/*")) == []
-        assert view == bytes(MB)
-        assert reader.get(key) is None
-        assert reader.missing_reason(key) is MissingReason.STORE_CLOSED
-        with pytest.raises(ConnectorClosedError):
-            reader.put(b"data")
-
-    def test_a_living_owner_is_left_alone(self, store: SharedMemoryConnector) -> None:
-        key = store.put(b"data")
-        SharedMemoryConnector().close()
-        run(
-            """
-            from proxystore_core.connectors.shared_memory import SharedMemoryConnector
-            SharedMemoryConnector().close()
-            """
-        )
-        assert store.get(key) == b"data"
-
-    def test_a_named_directory_is_taken_over(self, tmp_path: Path) -> None:
-        name = str(tmp_path / "store")
-        for directory, reader, key, _ in self.kill(str(tmp_path / "spill"), name):
-            assert str(directory) == name
-            with SharedMemoryConnector(name) as successor:
-                assert successor.get(key) is None
-                assert successor.usage()[:2] == (0, 0)
-                assert reader.get(key) is None
-            assert not directory.exists()
-
-    def test_spill_that_a_reboot_left(self, tmp_path: Path) -> None:
-        left = tmp_path / "abcdefgh"
-        left.joinpath("o").mkdir(parents=True)
-        left.joinpath("o", "abcdefgh-0-1").write_bytes(bytes(100))
-        left.joinpath("store").write_text("/dev/shm/proxystore-0/abcdefgh")
-        with SharedMemoryConnector(quota=MB, spill_dir=str(tmp_path)) as store:
-            assert not left.exists()
-            key = store.put(bytes(2 * MB))
-            SharedMemoryConnector(spill_dir=str(tmp_path)).close()
-            assert store.get(key) == bytes(2 * MB)

@@ -14,7 +14,7 @@ import pytest
 
 from proxystore_core.connectors import _area, _directory, _segments
 from proxystore_core.connectors._process import try_lock
-from proxystore_core.connectors.shared_memory import SharedMemoryConnector, SharedMemoryKey
+from proxystore_core.connectors.shared_memory import SharedMemoryConnector
 from proxystore_core.exceptions import ConnectorClosedError, ConnectorUnavailableError
 
 MB = 1_000_000
@@ -41,10 +41,6 @@ def before_lock(monkeypatch: pytest.MonkeyPatch) -> Callable:
     return install
 
 
-def inode_of(store: SharedMemoryConnector, key: SharedMemoryKey) -> int:
-    return Path(store.directory, "o", key.object_id).stat().st_ino
-
-
 class TestReaderThatIsLate:
     def test_for_an_evicted_segment(self, store: SharedMemoryConnector, before_lock) -> None:
         key = store.put(b"1" * MB)
@@ -64,7 +60,7 @@ class TestReaderThatIsLate:
 
     @pytest.mark.parametrize("size", [MB, 600_000])
     def test_for_a_segment_with_another_object(
-        self, store: SharedMemoryConnector, before_lock, size: int
+        self, store: SharedMemoryConnector, before_lock, size: int, inode_of
     ) -> None:
         key = store.put(b"1" * MB)
         inode, again = inode_of(store, key), []
@@ -255,7 +251,7 @@ class TestOwnership:
 
 
 class TestMemoryOfSegmentsThatOthersRemove:
-    def test_is_let_go(self, store: SharedMemoryConnector) -> None:
+    def test_is_let_go(self, store: SharedMemoryConnector, inode_of) -> None:
         """A writer's warm mapping does not keep the pages of a segment that is gone."""
         for _ in range(2):
             key = store.put(bytes(MB))

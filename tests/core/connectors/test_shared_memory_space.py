@@ -1,4 +1,4 @@
-"""Recycling, quota, spill and full devices of the shared-memory connector."""
+"""Quota, spill and full devices of the shared-memory connector."""
 
 from __future__ import annotations
 
@@ -13,186 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from proxystore_core.connectors._ledger import Ledger
-from proxystore_core.connectors._segments import HEAD, PAGE, REUSABLE, charge_of
+from proxystore_core.connectors._segments import HEAD, PAGE
 from proxystore_core.connectors.shared_memory import SharedMemoryConnector, SharedMemoryKey
 from proxystore_core.exceptions import ConnectorConfigError, MissingReason, StorageFullError
 
 MB = 1_000_000
 
 
-@pytest.fixture
-def store():
-    with SharedMemoryConnector(recycle="10 MB") as connector:
-        yield connector
-
-
 def small_store(quota: int | str, **options) -> SharedMemoryConnector:
     return SharedMemoryConnector(quota=quota, spill=False, **options)
 
 
-def path_of(store: SharedMemoryConnector, key: SharedMemoryKey) -> Path:
-    return Path(store.directory, "o", key.object_id)
-
-
-def inode_of(store: SharedMemoryConnector, key: SharedMemoryKey) -> int:
-    return path_of(store, key).stat().st_ino
-
-
-def check_books(store: SharedMemoryConnector) -> None:
-    """The books say what the files say."""
-    root = Path(store.directory)
-    with Ledger(store.directory, root.name, 0) as books:
-        sizes = {part: [p.stat().st_size for p in root.joinpath(part).iterdir()] for part in "oft"}
-        assert sizes["t"] == []
-        assert books.free == sum(map(charge_of, sizes["f"]))
-        assert books.free_count == len(sizes["f"])
-        assert books.used == sum(map(charge_of, sizes["o"] + sizes["f"]))
-    books.close()
-
-
-class TestRecycling:
-    def test_writes_evicted_segments_again(self, store: SharedMemoryConnector) -> None:
-        inodes = set()
-        for turn in range(5):
-            data = bytes([turn]) * (MB + turn)
-            key = store.put_parts([data[:7], data[7:600_000], b"", data[600_000:]])
-            inodes.add(inode_of(store, key))
-            assert store.get(key) == data
-            store.evict(key)
-            assert store.usage() == (0, 0, charge_of(MB + HEAD), store.usage().limit)
-        assert len(inodes) == 1
-        check_books(store)
-
-    def test_across_processes(self, store: SharedMemoryConnector) -> None:
-        key = store.put(bytes(MB))
-        inode = inode_of(store, key)
-        store.evict(key)
-        code = """
-            import json, sys
-            from proxystore_core.connectors.shared_memory import SharedMemoryConnector
-            with SharedMemoryConnector.from_config(json.loads(sys.argv[1])) as store:
-                for turn in range(3):
-                    key = store.put(bytes([turn]) * 900_000)
-                    if turn < 2:
-                        store.evict(key)
-                print(key.object_id)
-        """
-        args = [sys.executable, "-c", textwrap.dedent(code), json.dumps(store.config())]
-        key = SharedMemoryKey(subprocess.check_output(args, text=True).strip())
-        assert inode_of(store, key) == inode
-        assert store.get(key) == b"\2" * 900_000
-        check_books(store)
-
-    @pytest.mark.parametrize("size", [MB // 2 + PAGE, 3 * MB // 4, MB])
-    def test_nothing_is_left_of_the_last_object(
-        self, store: SharedMemoryConnector, size: int
-    ) -> None:
-        first = store.put(b"s" * MB)
-        inode = inode_of(store, first)
-        store.evict(first)
-        key = store.put(bytes(size))
-        assert inode_of(store, key) == inode
-        assert store.get(key) == bytes(size)
-        assert len(store.get_view(key)) == size
-        assert store.usage().nbytes == size
-        assert store.get(first) is None
-
-    def test_not_while_somebody_reads(self, store: SharedMemoryConnector) -> None:
-        key = store.put(b"1" * MB)
-        inode = inode_of(store, key)
-        view = store.get(key)
-        store.evict(key)
-        second = store.put(b"2" * MB)
-        assert inode_of(store, second) != inode
-        store.evict(second)
-        half = view[MB // 2 :]
-        del view
-        assert inode_of(store, store.put(b"3" * MB)) != inode
-        assert half == b"1" * (MB // 2)
-        del half
-        assert inode_of(store, store.put(b"4" * MB)) == inode
-
-    def test_not_while_a_forked_child_reads(self, store: SharedMemoryConnector) -> None:
-        key = store.put(b"1" * MB)
-        inode = inode_of(store, key)
-        view = store.get(key)
-        read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.close(write)
-                os.read(read, 1)
-                os._exit(0 if view == b"1" * MB else 1)
-            except BaseException:
-                os._exit(2)
-        os.close(read)
-        del view
-        store.evict(key)
-        second = store.put(b"2" * MB)
-        assert inode_of(store, second) != inode
-        os.close(write)
-        assert os.waitpid(pid, 0)[1] == 0
-        store.evict(second)
-        inodes = {inode_of(store, store.put(b"3" * MB)) for _ in range(2)}
-        assert inode in inodes
-
-    def test_not_for_an_object_of_another_size(self, store: SharedMemoryConnector) -> None:
-        key = store.put(bytes(MB))
-        inode = inode_of(store, key)
-        store.evict(key)
-        for size in (MB + 2 * PAGE, MB // 2 - 2 * PAGE, 10):
-            assert inode_of(store, store.put(bytes(size))) != inode
-
-    def test_takes_the_tightest(self, store: SharedMemoryConnector) -> None:
-        keys = {size: store.put(bytes(size)) for size in (MB, 1_200_000, 1_500_000)}
-        inodes = {size: inode_of(store, key) for size, key in keys.items()}
-        for key in keys.values():
-            store.evict(key)
-        assert inode_of(store, store.put(bytes(1_100_000))) == inodes[1_200_000]
-
-    def test_budget(self) -> None:
-        with small_store("100 MB", recycle=3_500_000) as store:
-            keys = [store.put(bytes(MB)) for _ in range(6)]
-            inodes = [inode_of(store, key) for key in keys]
-            for key in keys:
-                store.evict(key)
-                assert store.usage().reserved <= 3_500_000
-            check_books(store)
-            kept = [inode_of(store, store.put(bytes(MB))) for _ in range(3)]
-            assert set(kept) == set(inodes[-3:])
-            large = store.put(bytes(4 * MB))
-            store.evict(large)
-            assert store.usage().reserved == 0
-            check_books(store)
-
-    def test_budget_of_many(self) -> None:
-        with small_store("1 GB") as store:
-            for key in [store.put(bytes(REUSABLE)) for _ in range(300)]:
-                store.evict(key)
-            assert len(list(Path(store.directory, "f").iterdir())) == 256
-            check_books(store)
-
-    def test_dropped_segments_free_their_memory_even_if_mapped_to_write(self) -> None:
-        with small_store("100 MB", recycle="5 MB") as store:
-            for _ in range(3):
-                key = store.put(bytes(4 * MB))  # from the second on through a warm mapping
-                store.evict(key)
-            path = next(Path(store.directory, "f").iterdir())
-            with path.open("rb") as file:
-                store.evict(store.put(bytes(1_900_000)))  # too small to take it
-                assert not path.exists()
-                assert os.fstat(file.fileno()).st_blocks == 0
-
-    def test_switched_off(self) -> None:
-        with small_store("100 MB", recycle=0) as store:
-            store.evict(store.put(bytes(MB)))
-            assert store.usage().reserved == 0
-            check_books(store)
-
-
 class TestQuota:
-    def test_full(self) -> None:
+    def test_full(self, check_books) -> None:
         with small_store("3 MB", recycle=0) as store:
             keys = [store.put(bytes(MB - HEAD)) for _ in range(2)]
             with pytest.raises(StorageFullError, match=r"Evict objects, raise quota=") as caught:
@@ -217,7 +50,7 @@ class TestQuota:
         with small_store(0) as store, pytest.raises(StorageFullError):
             store.put(b"")
 
-    def test_counts_small_objects(self) -> None:
+    def test_counts_small_objects(self, check_books) -> None:
         with small_store(10 * PAGE) as store:
             keys = [store.put(b"x") for _ in range(10)]
             with pytest.raises(StorageFullError):
@@ -226,7 +59,7 @@ class TestQuota:
             store.put(b"x")
             check_books(store)
 
-    def test_recycled_segments_go_first(self) -> None:
+    def test_recycled_segments_go_first(self, check_books) -> None:
         with small_store("6 MB", recycle="4 MB") as store:
             for key in [store.put(bytes(MB)) for _ in range(4)]:
                 store.evict(key)
@@ -235,14 +68,14 @@ class TestQuota:
             assert store.get(key) == bytes(5 * MB)
             check_books(store)
 
-    def test_batch_is_all_or_nothing(self) -> None:
+    def test_batch_is_all_or_nothing(self, check_books) -> None:
         with small_store("3 MB") as store:
             with pytest.raises(StorageFullError):
                 store.put_batch([bytes(MB)] * 4)
             assert store.usage()[:2] == (0, 0)
             check_books(store)
 
-    def test_replacing_counts_once(self) -> None:
+    def test_replacing_counts_once(self, check_books) -> None:
         with small_store("4 MB", recycle="2 MB") as store:
             key = store.new_key()
             for size in (MB, 10, 1_500_000, MB, MB, MB, 0):
@@ -252,7 +85,7 @@ class TestQuota:
             store.evict(key)
             check_books(store)
 
-    def test_of_a_killed_writer_comes_back(self) -> None:
+    def test_of_a_killed_writer_comes_back(self, check_books) -> None:
         with small_store("10 MB") as store:
             code = """
                 import json, os, sys
@@ -272,7 +105,7 @@ class TestQuota:
             assert store.get(store.put(bytes(9 * MB))) == bytes(9 * MB)
             check_books(store)
 
-    def test_in_flight_counts(self) -> None:
+    def test_in_flight_counts(self, check_books) -> None:
         """What a living writer is about to fill is neither given away nor removed."""
         with small_store("10 MB") as store:
             code = """
@@ -300,7 +133,7 @@ class TestQuota:
             assert store.get(SharedMemoryKey(key)) == bytes(8 * MB)
             check_books(store)
 
-    def test_threads_share_it(self) -> None:
+    def test_threads_share_it(self, check_books) -> None:
         with small_store("12 MB") as store:
 
             def work() -> None:
@@ -324,7 +157,7 @@ class TestSpill:
         assert list(tmp_path.iterdir()) == []
 
     def test_takes_what_memory_cannot(
-        self, spilling: SharedMemoryConnector, tmp_path: Path
+        self, spilling: SharedMemoryConnector, tmp_path: Path, path_of, check_books
     ) -> None:
         small, large = spilling.put(b"small"), spilling.put(b"l" * 5 * MB)
         assert path_of(spilling, small).exists()
@@ -361,7 +194,7 @@ class TestSpill:
             SharedMemoryConnector(spill_dir=str(tmp_path / "file"))
 
     @pytest.mark.skipif(not Path("/proc/self").exists(), reason="nothing that root cannot write")
-    def test_to_where_nothing_can_be_written(self) -> None:
+    def test_to_where_nothing_can_be_written(self, check_books) -> None:
         with SharedMemoryConnector(quota=MB, spill_dir="/proc/spill") as store:
             with pytest.raises(StorageFullError, match="Name another one with spill_dir="):
                 store.put(bytes(2 * MB))
@@ -419,7 +252,7 @@ class TestFullDevice:
         yield directory
         subprocess.run(["umount", str(directory)], check=True)
 
-    def test_small_tmpfs(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_small_tmpfs(self, tiny: Path, monkeypatch: pytest.MonkeyPatch, check_books) -> None:
         monkeypatch.setenv("PROXYSTORE_SHM_ROOT", str(tiny / "root"))
         with small_store("100 MB", recycle="50 MB") as store:
             keys = []
@@ -445,7 +278,7 @@ class TestFullDevice:
             check_books(store)
 
     def test_small_tmpfs_spills(
-        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check_books
     ) -> None:
         monkeypatch.setenv("PROXYSTORE_SHM_ROOT", str(tiny / "root"))
         spill = tmp_path / "spill"
