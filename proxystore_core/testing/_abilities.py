@@ -85,7 +85,7 @@ class ConnectorConformance(BasicConformance):
         deferred = ability(other, DeferrableConnector)
         key = deferred.new_key()
         assert versioned.version(key) is None
-        seen = []
+        seen: list[object] = []
         for number in range(4):
             deferred.set(key, bytes([number]) * 10)
             assert versioned.version(key) == versioned.version(key)
