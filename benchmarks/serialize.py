@@ -39,7 +39,9 @@ def objects(nbytes: int) -> Iterator[tuple[str, Any]]:
     yield "array", np.arange(nbytes // 8, dtype=np.float64)
     if have("pandas"):
         yield "frame", frame(nbytes)
-    yield "list of dicts", [{"id": i, "value": i / 7, "name": f"n{i}"} for i in range(nbytes // 36)]
+    if nbytes <= 10 * MB:  # more would take minutes, and only measure pickle
+        rows = range(nbytes // 36)
+        yield "list of dicts", [{"id": i, "value": i / 7, "name": f"n{i}"} for i in rows]
 
 
 def frame(nbytes: int) -> Any:
