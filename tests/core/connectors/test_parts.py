@@ -47,7 +47,7 @@ def test_more_bytes_than_one_call_takes(file, monkeypatch: pytest.MonkeyPatch) -
     vector=st.integers(1, 5),
     taken=st.integers(1, 17),
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_calls_that_take_a_part_of_it(sizes, most, vector, taken) -> None:
     out = bytearray()
 

@@ -83,14 +83,14 @@ def limited(**options) -> SharedMemoryConnector:
 @pytest.mark.parametrize("spill", [True, False])
 def test_kills(spill: bool, tmp_path: Path, check_books) -> None:
     with limited(spill=spill, spill_dir=str(tmp_path)) as store:
-        survive(store, kills=6, seed=spill)
+        survive(store, kills=4, seed=spill)
         empty(store)
         check_books(store)
 
 
 def test_kills_on_disk(tmp_path: Path, check_books) -> None:
     with limited(directory=str(tmp_path / "store")) as store:
-        survive(store, kills=6, seed=7)
+        survive(store, kills=4, seed=7)
         empty(store)
         check_books(store)
 

@@ -113,4 +113,4 @@ class SharedDirectory(RuleBasedStateMachine):
 
 
 TestSharedDirectory = SharedDirectory.TestCase
-TestSharedDirectory.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestSharedDirectory.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
