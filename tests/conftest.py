@@ -95,5 +95,10 @@ def no_leaks() -> Iterator[None]:
         yield
 
 
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what was imported stays anyway: the collection after each test need not see it
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(ROOT, ignore_errors=True)
