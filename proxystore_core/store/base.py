@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast, overload
 
 from proxystore_core.exceptions import MissingReason, StoreUnsupportedError
 from proxystore_core.store import registry
@@ -11,6 +11,7 @@ from proxystore_core.store.config import ConnectorConfig, StoreConfig
 from proxystore_core.store.types import ConnectorKeyT, ConnectorT, DeserializerT, SerializerT
 
 if TYPE_CHECKING:
+    from proxystore_core.connectors.shared_memory import SharedMemoryConnector
     from proxystore_core.store.future import Future
 
 
@@ -50,6 +51,38 @@ class Store(ProxyStore[ConnectorT]):
         StoreConfigError: If an option has no meaning.
         StoreExistsError: If a store of this name is registered, and `register`.
     """
+
+    @overload
+    def __init__(
+        self: Store[SharedMemoryConnector],
+        name: str,
+        connector: None = ...,
+        *,
+        serializer: SerializerT | None = ...,
+        deserializer: DeserializerT | None = ...,
+        cache_size: int = ...,
+        cache_bytes: int | str = ...,
+        metrics: bool = ...,
+        populate_target: bool = ...,
+        register: bool = ...,
+        verify: bool | None = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        name: str,
+        connector: ConnectorT,
+        *,
+        serializer: SerializerT | None = ...,
+        deserializer: DeserializerT | None = ...,
+        cache_size: int = ...,
+        cache_bytes: int | str = ...,
+        metrics: bool = ...,
+        populate_target: bool = ...,
+        register: bool = ...,
+        verify: bool | None = ...,
+    ) -> None: ...
 
     def __init__(
         self,
