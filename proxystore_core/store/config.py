@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -40,6 +41,13 @@ _NAMES = {
     "proxystore.connectors.local.LocalConnector": "local",
     "proxystore.connectors.file.FileConnector": "file",
 }
+
+
+@functools.cache
+def _key_type(kind: str) -> type[ConnectorKeyT]:
+    known = _KNOWN[kind]
+    found: type[ConnectorKeyT] = import_from_path(f"{known.module}.{known.key}")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +118,10 @@ class ConnectorConfig:
 
     def make_key(self, key: ConnectorKeyT) -> ConnectorKeyT:
         """Give a key that travelled as a plain tuple its type back."""
-        known = _KNOWN.get(self.short_kind())
-        if type(key) is not tuple or known is None:
+        kind = self.short_kind()
+        if type(key) is not tuple or kind not in _KNOWN:
             return key
-        made: ConnectorKeyT = import_from_path(f"{known.module}.{known.key}")(*key)
+        made: ConnectorKeyT = _key_type(kind)(*key)
         return made
 
 
