@@ -264,9 +264,7 @@ def round_trips(report: Report, options: Options, bench: Bench) -> None:
                 )
                 report.samples |= {f"{name}, {s}": values for s, values in taken.items()}
                 progress("  " + ", ".join(f"{s} {seconds(median(v))}" for s, v in taken.items()))
-                # By hand, ignoring the data skips half of the work: that row only informs.
-                by_hand = None if way == "ignored" else against_by_hand
-                limits = {PLAIN: against_plain, BY_HAND: by_hand, UNENCRYPTED: None}
+                limits = {PLAIN: against_plain, BY_HAND: against_by_hand, UNENCRYPTED: None}
                 for peer, target in limits.items():
                     if peer in taken:
                         ours, theirs = median(taken[OURS]), median(taken[peer])
