@@ -1,4 +1,4 @@
-"""A process that uses a store until it is killed: `actor.py ROLE CONFIG SEED`.
+"""A process that uses a store until it, or its parent, is killed: `actor.py ROLE CONFIG SEED`.
 
 An object is one random 8-byte word, repeated, so that a torn one shows.
 """
@@ -6,6 +6,7 @@ An object is one random 8-byte word, repeated, so that a torn one shows.
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from collections import deque
@@ -13,6 +14,7 @@ from collections import deque
 from proxystore_core.connectors.shared_memory import SharedMemoryConnector, SharedMemoryKey
 from proxystore_core.exceptions import StorageFullError
 
+PARENT = os.getppid()
 SIZES = (8, 1000, 100_000, 200_000, 400_000, 1_000_000, 1_600_000)
 
 
@@ -25,7 +27,7 @@ def check(found: bytes | memoryview) -> None:
 
 def write(store: SharedMemoryConnector, chance: random.Random) -> None:
     mine: deque[SharedMemoryKey] = deque()
-    while True:
+    while os.getppid() == PARENT:
         word = chance.randbytes(8)
         try:
             mine.append(store.put(word * (chance.choice(SIZES) // 8)))
@@ -38,7 +40,7 @@ def write(store: SharedMemoryConnector, chance: random.Random) -> None:
 
 def read(store: SharedMemoryConnector, chance: random.Random) -> None:
     held: deque[bytes | memoryview] = deque(maxlen=10)
-    while True:
+    while os.getppid() == PARENT:
         for key in store.keys():
             found = store.get(key)
             if found is not None:
@@ -49,7 +51,7 @@ def read(store: SharedMemoryConnector, chance: random.Random) -> None:
 
 
 def evict(store: SharedMemoryConnector, chance: random.Random) -> None:
-    while True:
+    while os.getppid() == PARENT:
         for key in store.keys():
             if chance.random() < 0.3:
                 store.evict(key)
