@@ -170,3 +170,10 @@ class TestWarm:
         warm.purge()
         assert 1 not in warm
         warm.drop(1)
+
+    def test_leaves_the_parents_mappings(self, file, warm: WarmMaps) -> None:
+        before = descriptors()
+        warm.take(file.fileno(), 1, 10_000)
+        warm.after_fork()
+        assert 1 not in warm
+        assert descriptors() == before

@@ -7,10 +7,12 @@ import errno
 import mmap
 import os
 import time
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
+from proxystore_core.connectors import _pool
 from proxystore_core.connectors._segments import HEAD, make_head
 from proxystore_core.connectors.shared_memory import SharedMemoryConnector
 from proxystore_core.exceptions import (
@@ -47,6 +49,17 @@ class TestReading:
                 print(all(view[-1] == n % 20 for n, view in enumerate(views)))
         """
         assert run(code) == "True\n"
+
+    def test_keeps_descriptors_where_the_lock_needs_them(
+        self, store: SharedMemoryConnector, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = store.put(bytes(MB))
+        for outlives, more in ((True, 0), (False, 3)):
+            monkeypatch.setattr(_pool, "lock_outlives_descriptor", lambda path, it=outlives: it)
+            before = len(list(Path("/dev/fd").iterdir()))
+            views = [store.get(key) for _ in range(3)]
+            assert len(list(Path("/dev/fd").iterdir())) == before + more
+            del views
 
     def test_more_mapped_than_there_are_descriptors(self, run) -> None:
         """Where every mapping needs one, what is got beyond that is a copy."""

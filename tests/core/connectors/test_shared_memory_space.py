@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from proxystore_core.connectors import _pool
 from proxystore_core.connectors._segments import HEAD, PAGE
 from proxystore_core.connectors.shared_memory import SharedMemoryConnector, SharedMemoryKey
 from proxystore_core.exceptions import ConnectorConfigError, MissingReason, StorageFullError
@@ -242,6 +243,17 @@ class TestFullDevice:
         printed = subprocess.check_output(args, text=True, timeout=60).split("\n")
         assert printed == ["True True", "True True", "True True", "[] True", ""]
 
+    def test_machine_without_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody is killed for an object that does not fit."""
+        monkeypatch.setattr(_pool, "available_memory", lambda: 150 * MB)
+        with small_store("1 GB") as store:
+            with pytest.raises(StorageFullError):
+                store.put(bytes(100 * MB))
+            assert store.usage()[:3] == (0, 0, 0)
+            store.put(bytes(MB))
+            monkeypatch.undo()
+            store.put(bytes(100 * MB))
+
     @pytest.fixture
     def tiny(self, tmp_path: Path) -> Iterator[Path]:
         directory = tmp_path / "tiny"
@@ -273,8 +285,10 @@ class TestFullDevice:
                 store.evict(key)
             assert store.usage()[:2] == (0, 0)
             # The free segments fill the device, and yet there is room.
-            key = store.put(bytes(6 * MB))
-            assert store.get(key) == bytes(6 * MB)
+            small = [store.put(os.urandom(60_000)) for _ in range(30)]
+            key = store.put(bytes(5 * MB))
+            assert store.get(key) == bytes(5 * MB)
+            assert all(store.exists(key) for key in small)
             check_books(store)
 
     def test_small_tmpfs_spills(
