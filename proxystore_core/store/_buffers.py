@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
@@ -57,7 +57,11 @@ class BufferStore(Generic[ConnectorT]):
         self._put_parts = channel.put_parts if isinstance(channel, VectoredConnector) else None
         self._get_view = channel.get_view if isinstance(channel, ZeroCopyConnector) else None
         # What says, of something cached, that it is still there: and where it can, still the same.
-        self._version = channel.version if isinstance(channel, VersionedConnector) else self._there
+        self._version: Callable[[ConnectorKeyT], object] = (
+            channel.version
+            if isinstance(channel, VersionedConnector)
+            else lambda key: channel.exists(key) or None
+        )
         self._explains = isinstance(channel, ExplainingConnector)
 
     @property
@@ -214,9 +218,6 @@ class BufferStore(Generic[ConnectorT]):
     def _keep(self, key: ConnectorKeyT, read: _Cached) -> None:
         if read.version is not None:
             self.cache.set(key, read, memoryview(read.buffer).nbytes)
-
-    def _there(self, key: ConnectorKeyT) -> bool | None:
-        return self.connector.exists(key) or None
 
     def _remove(self, key: ConnectorKeyT, reason: MissingReason) -> None:
         channel: Any = self.connector

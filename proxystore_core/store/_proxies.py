@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import weakref
 from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -44,7 +43,6 @@ class ProxyStore(ObjectStore[ConnectorT]):
         super().__init__(connector, codec, cache, StoreMetrics() if config.metrics else None)
         self._kind = get_object_path(type(connector))
         self._config = config
-        self._self: weakref.ref[Any] = weakref.ref(self)
 
     @property
     def name(self) -> str:
@@ -275,7 +273,8 @@ class ProxyStore(ObjectStore[ConnectorT]):
 
     def _factory(self, key: ConnectorKeyT, **options: Any) -> StoreFactory[ConnectorT, Any]:
         factory: StoreFactory[ConnectorT, Any] = StoreFactory(key, self.config(), **options)
-        factory._store = self._self
+        store: Any = self
+        factory._store = store
         return factory
 
     def _proxy(

@@ -196,7 +196,7 @@ def _no_copy() -> StoreUnsupportedError:
 
 
 def _evict(factory: StoreFactory[Any, Any]) -> None:
-    store = factory._store() if factory._store is not None else None
+    store = factory._store
     try:
         if store is None or store.closed:
             evict_late(factory.store_config, [factory.key])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from proxystore_core.exceptions import ProxyResolveMissingKeyError
@@ -49,7 +48,7 @@ class StoreFactory(Generic[ConnectorT, T]):
         self.evict = evict
         self.deserializer = deserializer
         self.writable = writable
-        self._store: weakref.ref[Store[Any]] | None = None
+        self._store: Store[Any] | None = None  # kept, as what its connector holds may go with it
         self._future: Future[T] | None = None
 
     def __call__(self) -> T:
@@ -98,10 +97,9 @@ class StoreFactory(Generic[ConnectorT, T]):
         Raises:
             StoreConfigError: If this process cannot make it.
         """
-        store = self._store() if self._store is not None else None
+        store = self._store
         if store is None or store.closed:
-            store = get_or_create_store(self.store_config, register=True)
-            self._store = weakref.ref(store)
+            store = self._store = get_or_create_store(self.store_config, register=True)
         return store
 
     def resolve(self) -> T:

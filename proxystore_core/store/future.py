@@ -159,7 +159,7 @@ def make_future(
     key = store.connector.new_key()
     store._record("store.future.connector", key, start)
     factory: PollingStoreFactory[Any, Any] = PollingStoreFactory(key, store.config(), **options)
-    factory._store = store._self
+    factory._store = store
     store._record("store.future", key, start)
     return Future(factory, serializer=serializer)
 

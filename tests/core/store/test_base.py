@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import pickle
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +321,21 @@ def test_metrics_property_and_repr(store: Store) -> None:
 def test_a_failing_option_leaves_no_shared_memory() -> None:
     with pytest.raises(ValueError, match="no size"):
         Store("test", cache_bytes="a lot")
+
+
+def test_a_store_that_nobody_holds_goes_at_once(plain: Any) -> None:
+    # Shared memory goes with its connector, and should not wait for a garbage collection.
+    gc.disable()
+    try:
+        for connector in (None, plain):
+            store = Store("test", connector)
+            store.get(store.put("value"))
+            left = weakref.ref(store)
+            proxy = store.proxy("value", populate_target=False)
+            assert proxy == "value"
+            del store
+            assert left() is not None  # a proxy of this process needs it
+            del proxy
+            assert left() is None
+    finally:
+        gc.enable()
