@@ -178,7 +178,9 @@ class Client:
         """End what is left of the run, by process id."""
         for process in self.family():
             with contextlib.suppress(psutil.Error):
-                process.kill()
+                # That one removes the semaphores of the others, and ends.
+                if "multiprocessing.resource_tracker" not in " ".join(process.cmdline()):
+                    process.kill()
         self.process.wait()
         assert self.process.stderr is not None
         self.process.stderr.close()
