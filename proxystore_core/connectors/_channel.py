@@ -156,8 +156,9 @@ class Channel:
 
     def _map(self, area: Area, segment: OpenSegment) -> memoryview:
         size = HEAD + segment.nbytes
+        keep_open = segment.locked and area.needs_descriptor
         try:
-            mapping = map_private(segment.fd, size, keep_open=area.needs_descriptor)
+            mapping = map_private(segment.fd, size, keep_open=keep_open)
         except OSError as error:
             if error.errno not in _NO_MAPPING:
                 raise

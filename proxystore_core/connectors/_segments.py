@@ -21,6 +21,7 @@ PAGE = mmap.PAGESIZE
 REUSABLE = 128 * 1024
 """Smallest segment (bytes) that is written again, and so must be locked by readers."""
 
+_MAPPED = 32 * 1024  # from this size on (bytes) a mapping costs less than a copy
 _FORMAT = struct.Struct("<4sHHQ40s")
 _CHECKED = struct.Struct("<56sI4x")
 _MAGIC = b"PSsm"
@@ -62,15 +63,17 @@ class OpenSegment:
     Attributes:
         fd: The open file; the caller closes it.
         nbytes: Length of the object in bytes.
-        head: The first bytes of a segment that is too small to be reused: all of it.
+        small: All of a small segment, head included; `None` of one that is to be mapped.
+        locked: Whether the open file holds a lock, which the mapping has to keep.
     """
 
-    __slots__ = ("fd", "nbytes", "small")
+    __slots__ = ("fd", "locked", "nbytes", "small")
 
-    def __init__(self, fd: int, nbytes: int, small: bytes | None) -> None:
+    def __init__(self, fd: int, nbytes: int, small: bytes | None, *, locked: bool) -> None:
         self.fd = fd
         self.nbytes = nbytes
         self.small = small
+        self.locked = locked
 
 
 def open_segment(path: str, object_id: str) -> OpenSegment | None:
@@ -111,17 +114,18 @@ def open_segment(path: str, object_id: str) -> OpenSegment | None:
 def _lock_and_check(fd: int, path: str, object_id: str) -> OpenSegment | None:
     size = os.fstat(fd).st_size
     small = None
-    if size < REUSABLE:
-        small = os.read(fd, size + 1)
-        if len(small) < size and not _is_still(fd, path):
-            return None  # replaced, and given up while it was read
-        size = len(small)
-        head = small[:HEAD]
-    else:
+    locked = size >= REUSABLE
+    if locked:
         if not try_lock(fd, exclusive=False):
             return None
-        size = os.fstat(fd).st_size  # taken for another object and published before the lock
+        size = os.fstat(fd).st_size  # it may have been given up before the lock
         head = os.pread(fd, HEAD, 0)
+    elif size >= _MAPPED:
+        head = os.pread(fd, HEAD, 0)
+    else:
+        small = os.read(fd, size + 1)
+        size = len(small)
+        head = small[:HEAD]
     try:
         name, nbytes = read_head(head)
         if name != object_id:
@@ -134,7 +138,7 @@ def _lock_and_check(fd: int, path: str, object_id: str) -> OpenSegment | None:
         raise CorruptObjectError(
             f"The object {object_id!r} in {path} is unreadable: {error}"
         ) from None
-    return OpenSegment(fd, nbytes, small)
+    return OpenSegment(fd, nbytes, small, locked=locked)
 
 
 def _is_still(fd: int, path: str) -> bool:

@@ -24,7 +24,7 @@ class BasicConformance:
         large: Size of one larger object, in bytes.
     """
 
-    sizes: ClassVar[Sequence[int]] = (0, 1, 1000, 65_536, 131_008, 131_072, 1_048_577)
+    sizes: ClassVar[Sequence[int]] = (0, 1, 1000, 32_700, 65_536, 131_008, 131_072, 1_048_577)
     large: ClassVar[int] = 5_000_000
 
     @pytest.fixture
