@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,14 +198,17 @@ def test_a_failed_start_leaves_nothing() -> None:  # no_leaks looks for shared m
     executor.shutdown()
 
 
-def test_workers_elsewhere_are_warned_of() -> None:
+def test_workers_elsewhere_share_files_of_the_run_directory(tmp_path: Path) -> None:
     class ClusterProvider(LocalProvider):
         pass
 
     executor = proxied(FailingExecutor())
+    executor.run_dir = str(tmp_path)
     executor.provider = ClusterProvider()
-    with (
-        pytest.warns(UserWarning, match="ClusterProvider"),
-        pytest.raises(OSError, match="no room"),
-    ):
+    with executor._proxy_own_store() as store:
+        assert store.connector.config()["store_dir"] == str(tmp_path / "parsl-failing")
+        store.put("something")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match="no room"):
         executor.start()
+    assert not list(tmp_path.iterdir())

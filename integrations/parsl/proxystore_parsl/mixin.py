@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from parsl.app.errors import RemoteExceptionWrapper
@@ -15,6 +15,7 @@ from parsl.executors.base import ParslExecutor
 from parsl.providers import LocalProvider
 
 from proxystore_core.autoproxy import Policy, Session, Stats
+from proxystore_core.connectors.file import FileConnector
 from proxystore_core.exceptions import AutoProxyError, ExecutorConfigError
 from proxystore_core.store import Store
 from proxystore_parsl import memo
@@ -66,16 +67,20 @@ class ProxyMixin(ParslExecutor):
 
     Args:
         threshold: Smallest size that travels by reference, in bytes or as `'100 kB'`.
-        store: Where the objects lie meanwhile. By default a shared-memory store of
-            the executor's own, made by `start` and removed by `shutdown`. A store
-            that is passed in is emptied of the executor's objects, but stays open.
-        policy: What else decides about what travels by reference, and how.
+        store: Where the objects lie meanwhile. By default a store of the executor's
+            own, made by `start` and removed by `shutdown`: through shared memory, or
+            through files in Parsl's run directory where the provider starts workers
+            on other nodes. A store that is passed in is emptied of the executor's
+            objects, but stays open.
+        policy: What else decides about what travels by reference, and how. By default
+            a task may write to the arrays that it gets, and only it sees the change.
 
     Raises:
         ExecutorConfigError: If an option is not what it should be.
     """
 
     _proxy_options: Options
+    _proxy_task_policy: Policy | None = None
     _proxy_session: Session | None = None
     _proxy_pool: ThreadPoolExecutor | None = None
     _proxy_last: Stats = Stats(*[0] * len(Stats._fields))
@@ -108,10 +113,10 @@ class ProxyMixin(ParslExecutor):
         """Open the store, then start the executor."""
         memo.install()
         policy, store, _ = self._proxy_options
-        if store is None:
-            self._proxy_check_reach()
         policy = replace(policy, exclude=(*policy.exclude, *_OPAQUE), on_unpicklable="leave")
-        opened = Store(f"parsl-{self.label}") if store is None else store
+        opened = self._proxy_own_store() if store is None else store
+        if self._proxy_options.given is None:  # as with plain Parsl, where it has a copy
+            self._proxy_task_policy = replace(policy, writable=True)
         session = Session(opened, policy, own_store=store is None, own_code=True)
         try:
             super().start()
@@ -157,7 +162,7 @@ class ProxyMixin(ParslExecutor):
         left = {name: kwargs[name] for name in _LEAVE if name in kwargs}
         for name in left:
             del kwargs[name]
-        task = session.prepare(func, args, kwargs, lists=_LISTS)
+        task = session.prepare(func, args, kwargs, policy=self._proxy_task_policy, lists=_LISTS)
         try:
             inner: Future[Any] = super().submit(  # type: ignore[safe-super]  # it is mixed in
                 task.func, resource_specification, *task.args, **task.kwargs, **left
@@ -175,15 +180,13 @@ class ProxyMixin(ParslExecutor):
         session = self._proxy_session
         return self._proxy_last if session is None else session.stats()
 
-    def _proxy_check_reach(self) -> None:
+    def _proxy_own_store(self) -> Store[Any]:
+        """Open a store that workers reach: where the provider starts them elsewhere, files."""
+        name = f"parsl-{self.label}"
         provider = getattr(self, "provider", None)
-        if provider is not None and type(provider) is not LocalProvider:
-            warnings.warn(
-                f"Executor {self.label!r} shares its data through the memory of this node, "
-                f"which workers of a {type(provider).__name__} on other nodes cannot reach: "
-                "pass a store that they reach as store=.",
-                stacklevel=3,
-            )
+        if provider is None or type(provider) is LocalProvider:
+            return Store(name)
+        return Store(name, FileConnector(str(Path(self.run_dir).absolute() / name)))
 
 
 def _constructor(cls: type[ProxyMixin]) -> Callable[..., None]:
