@@ -47,6 +47,7 @@ class HighThroughputExecutor(ProxyHighThroughputExecutor):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{{"threshold": {threshold}, **kwargs}})
 
+HighThroughputExecutor.__module__ = module.__name__  # some tests look for it in logs
 for place in (parsl, parsl.executors, module):
     place.HighThroughputExecutor = HighThroughputExecutor
 """

