@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import time
@@ -12,7 +13,7 @@ from typing import NamedTuple, TypeVar
 from proxystore_core import __version__
 from proxystore_core.cli._output import print_json
 from proxystore_core.connectors._inspect import look_at_all
-from proxystore_core.connectors._layout import default_spill_dir, shared_memory_root
+from proxystore_core.connectors._layout import default_spill_dir, root_path, shared_memory_root
 from proxystore_core.connectors._limits import choose_limits
 from proxystore_core.connectors._mapping import (
     is_memory_file_system,
@@ -64,6 +65,8 @@ def run_checks() -> Iterator[Check]:
             yield check()
         except (ProxyStoreError, OSError) as error:
             yield Check(check.__name__.strip("_").replace("_", " "), "failed", str(error))
+    with contextlib.suppress(OSError):  # it holds stores
+        os.rmdir(root_path())
 
 
 def _versions() -> Check:
@@ -165,7 +168,7 @@ def _timed(act: Callable[[], _T]) -> tuple[float, _T]:
 
 def _stores() -> Check:
     # Before any other check opens a store, and so reaps the dead ones.
-    stores = look_at_all(shared_memory_root())
+    stores = look_at_all(root_path())
     dead = [store for store in stores if not store.alive]
     if dead:
         held = sum(store.usage.nbytes + store.usage.reserved for store in dead)

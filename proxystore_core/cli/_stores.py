@@ -9,7 +9,7 @@ from typing import Any
 
 from proxystore_core.cli._output import print_json, print_table
 from proxystore_core.connectors._inspect import StoreStatus, look, look_at_all
-from proxystore_core.connectors._layout import default_spill_dir, shared_memory_root
+from proxystore_core.connectors._layout import default_spill_dir, root_path
 from proxystore_core.connectors._process import host_of
 from proxystore_core.connectors._reaping import (
     Reaped,
@@ -24,7 +24,7 @@ from proxystore_core.utils.data import bytes_to_readable
 
 def ls(options: argparse.Namespace) -> int:
     """List the stores of this user on this node."""
-    root = shared_memory_root()
+    root = root_path()
     stores = look_at_all(root)
     if options.json:
         print_json([_as_dict(store) for store in stores])
@@ -56,7 +56,7 @@ def stat(options: argparse.Namespace) -> int:
     if options.directory:
         stores = [_look(directory) for directory in options.directory]
     else:
-        stores = look_at_all(shared_memory_root())
+        stores = look_at_all(root_path())
     if options.json:
         print_json([_as_dict(store) for store in stores])
         return 0
@@ -65,7 +65,7 @@ def stat(options: argparse.Namespace) -> int:
             print()
         _describe(store)
     if not stores:
-        print(f"No stores in {shared_memory_root()}.")
+        print(f"No stores in {root_path()}.")
     return 0
 
 
@@ -103,7 +103,7 @@ def _describe(store: StoreStatus) -> None:
 
 def gc(options: argparse.Namespace) -> int:
     """Remove what processes that are gone left behind."""
-    root = shared_memory_root()
+    root = root_path()
     dry_run: bool = options.dry_run
     reaped: list[Reaped] = []
     for directory in options.directory:

@@ -51,14 +51,11 @@ class StoreInfo(NamedTuple):
     spill: str | None
 
 
-def shared_memory_root() -> str:
-    """Return the directory that this user's stores lie in; make it if need be.
+def root_path() -> str:
+    """Return where this user's stores lie, whether there are any or not.
 
     `$PROXYSTORE_SHM_ROOT`, else `/dev/shm/proxystore-<uid>`, else the same under
     the temporary directory.
-
-    Raises:
-        ConnectorUnavailableError: It is somebody else's, or open to others.
     """
     root = os.environ.get("PROXYSTORE_SHM_ROOT")
     if not root:
@@ -68,7 +65,16 @@ def shared_memory_root() -> str:
 
             base = tempfile.gettempdir()
         root = f"{base}/proxystore-{os.getuid()}"
-    root = os.path.abspath(root)
+    return os.path.abspath(root)
+
+
+def shared_memory_root() -> str:
+    """Return where this user's stores lie, and make the directory if need be.
+
+    Raises:
+        ConnectorUnavailableError: It is somebody else's, or open to others.
+    """
+    root = root_path()
     make_private(root)
     return root
 

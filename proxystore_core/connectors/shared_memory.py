@@ -8,6 +8,7 @@ mapped and not read.
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -109,6 +110,9 @@ class SharedMemoryConnector:
         self._closed = False
         self._channel: Channel | None = Channel(info, owner)
         self._finalizer = weakref.finalize(self, self._channel.close)
+        if owner is not None and (util := sys.modules.get("multiprocessing.util")):
+            # A child of multiprocessing ends without running what `atexit` knows.
+            util.Finalize(None, self._finalizer, exitpriority=-100)
 
     def __enter__(self) -> Self:
         return self

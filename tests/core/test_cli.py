@@ -58,6 +58,7 @@ class TestLs:
     def test_nothing(self, capsys: pytest.CaptureFixture[str], root: Path) -> None:
         assert main(["ls"]) == 0
         assert capsys.readouterr().out == f"No stores in {root}.\n"
+        assert not root.exists()
         assert ask(capsys, "ls") == []
 
     def test_living_and_dead(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +178,7 @@ class TestDoctor:
         checks = {check["name"]: check for check in ask(capsys, "doctor")}
         assert checks["round trip"]["verdict"] == "ok"
         assert checks["locks"]["verdict"] == "ok"
-        assert list(root.parent.rglob("root/*/*")) == []
+        assert not root.exists()
 
     def test_says_what_to_do(self, capsys: pytest.CaptureFixture[str], root: Path) -> None:
         root.mkdir(mode=0o755)

@@ -95,6 +95,27 @@ class TestForks:
             pool.join()
         assert store.get(key) == bytes(MB)
 
+    def test_child_of_multiprocessing_cleans_up(self) -> None:
+        import multiprocessing
+
+        context = multiprocessing.get_context("fork")
+        here, there = context.Pipe()
+        process = context.Process(target=_keep_a_store, args=(there,))
+        process.start()
+        directory = here.recv()
+        process.join(30)
+        assert process.exitcode == 0
+        assert not Path(directory).exists()
+        for end in (here, there):
+            end.close()
+
+
+def _keep_a_store(connection) -> None:
+    global kept
+    kept = SharedMemoryConnector()
+    kept.put(b"data")
+    connection.send(kept.directory)
+
 
 def _length_of(job: tuple) -> int:
     config, key = job
