@@ -84,8 +84,9 @@ class Session:
         self._adopt = adopt_results
         self._settings: dict[Policy, Settings] = {}
         self._depth = self.policy.depth
-        self._base = self._settings_for(self.policy)
-        self._remotes: dict[types.FunctionType, Remote] = {}
+        self._base = self._known_settings(self.policy)
+        self._recent = self.policy, self._base
+        self._remotes: dict[tuple[types.FunctionType, Settings], Remote] = {}
         self._lock = threading.Lock()
         self._tally = Tally()
         self._results = self._result_nbytes = 0
@@ -209,16 +210,24 @@ class Session:
 
     def _remote(self, func: Callable[..., Any], settings: Settings) -> Remote:
         """Give the same object for the same function: engines remember what they pickled."""
-        if settings is not self._base or type(func) is not types.FunctionType:
+        if type(func) is not types.FunctionType:
             return Remote(func, settings)
-        found = self._remotes.get(func)
+        found = self._remotes.get((func, settings))
         if found is None:
             if len(self._remotes) >= _REMOTES:  # functions made for one call each
                 self._remotes.clear()
-            found = self._remotes[func] = Remote(func, settings)
+            found = self._remotes[func, settings] = Remote(func, settings)
         return found
 
     def _settings_for(self, policy: Policy) -> Settings:
+        recent, found = self._recent
+        if recent is policy:  # without its hash, which takes longer than the rest
+            return found
+        found = self._known_settings(policy)
+        self._recent = policy, found
+        return found
+
+    def _known_settings(self, policy: Policy) -> Settings:
         try:
             found = self._settings.get(policy)
         except TypeError:  # should_proxy is an object without a hash
