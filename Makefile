@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help example test soak check format bench docs clean
+.PHONY: help example test soak parsl-suite check format bench docs clean
 
 help:  ## Say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -26,6 +26,9 @@ test: $(VENV)/.installed-test  ## Run all tests but the long ones
 
 soak: $(VENV)/.installed-test  ## Run the long survival tests
 	$(BIN)/python -m pytest -m soak --timeout 3600
+
+parsl-suite: $(VENV)/.installed-test  ## Run Parsl's own tests with everything by reference, next to plain
+	$(BIN)/python tests/integrations/parsl_suite.py
 
 check: $(VENV)/.installed-check  ## Lint, types, layers
 	$(BIN)/ruff check .
