@@ -128,7 +128,9 @@ def _policy(threshold: int | str | None, policy: Policy | None) -> Policy:
 async def _enable(client: distributed.Client, policy: Policy, store: Store[Any] | None) -> None:
     if client in _enabled:
         disable(client)
-    absent = [name for cls in (distributed.Client, Worker, Scheduler) for name in _seams.missing(cls)]
+    absent = [
+        name for cls in (distributed.Client, Worker, Scheduler) for name in _seams.missing(cls)
+    ]
     if absent:
         warnings.warn(
             f"This release of distributed ({distributed.__version__}) has no {', '.join(absent)}: "

@@ -68,9 +68,7 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         self._undo.append(lambda: worker.metrics.pop(NAME, None))
         if self.memory is not None:
             # Here, so that what this worker leaves behind if it is killed is known to be its.
-            await worker.scheduler.proxystore_hello(
-                party=worker.address, prefix=self.memory.prefix
-            )
+            await worker.scheduler.proxystore_hello(party=worker.address, prefix=self.memory.prefix)
 
     async def teardown(self, worker: Worker) -> None:
         """Leave the worker as it was."""
