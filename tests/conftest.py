@@ -68,7 +68,9 @@ def _watch() -> Iterator[None]:
         if left := _shared_memory() - shm:
             problems.append(f"shared memory left: {sorted(left)}")
         new = {n: t for n, t in _descriptors().items() if n not in fds}
-        if left_fds := {n: t for n, t in new.items() if "proxystore" in t or t.startswith("socket:")}:
+        if left_fds := {
+            n: t for n, t in new.items() if "proxystore" in t or t.startswith("socket:")
+        }:
             problems.append(f"descriptors left: {left_fds}")
         if left_children := _children() - children:
             problems.append(f"processes left: {sorted(left_children)}")

@@ -22,7 +22,7 @@ import dask
 import numpy as np
 import proxystore_dask
 import pytest
-from distributed import Client, LocalCluster, wait
+from distributed import Client, LocalCluster
 from proxystore_dask import _seams, versions
 from proxystore_dask.client import _enabled
 
@@ -157,7 +157,6 @@ def test_worker_on_another_node(tmp_path: Path) -> None:
 
         value = make(SIZE)
         assert client.submit(total, value, workers=far).result() == total(value)
-        assert client.submit(later, [value], workers=far, pure=False).exception()  # a list
         assert client.submit(later, value, workers=far).result() == total(value)
         made = client.submit(make, SIZE, workers=near)
         assert np.array_equal(made.result(), value)
@@ -188,14 +187,15 @@ def test_other_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with local() as client:
         proxystore_dask.disable(client)
         monkeypatch.setattr(versions, "here", lambda: "0.0.7")
-        with pytest.raises(proxystore_dask.DaskSetupError, match="The scheduler .* has version"):
+        with pytest.raises(proxystore_dask.DaskSetupError, match=r"The scheduler .* has version"):
             proxystore_dask.enable(client)
 
 
 def test_release_of_distributed_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    with LocalCluster(1, processes=False, dashboard_address=None) as cluster, Client(
-        cluster, set_as_default=False
-    ) as client:
+    with (
+        LocalCluster(1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         monkeypatch.setitem(_seams._WANTED[Client], "_gather_remote", ("another",))
         with pytest.warns(UserWarning, match="no Client._gather_remote"):
             proxystore_dask.enable(client)
@@ -259,17 +259,17 @@ def test_store_of_the_user(tmp_path: Path) -> None:
     with (
         Store("files", FileConnector(str(tmp_path / "files"))) as store,
         LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
     ):
-        with Client(cluster, set_as_default=False) as client:
-            proxystore_dask.enable(client, threshold=THRESHOLD, store=store)
-            here, there = sorted(client.scheduler_info()["workers"])
-            made = client.submit(make, SIZE, workers=here)
-            assert client.submit(total, made, workers=there).result() == total(make(SIZE))
-            assert len(list(store.keys())) == 1
-            future = client.submit(total, make(SIZE), pure=False)
-            assert future.result() == total(make(SIZE))
-            del made, future
-            assert poll(lambda: not list(store.keys()))
+        proxystore_dask.enable(client, threshold=THRESHOLD, store=store)
+        here, there = sorted(client.scheduler_info()["workers"])
+        made = client.submit(make, SIZE, workers=here)
+        assert client.submit(total, made, workers=there).result() == total(make(SIZE))
+        assert len(list(store.keys())) == 1
+        future = client.submit(total, make(SIZE), pure=False)
+        assert future.result() == total(make(SIZE))
+        del made, future
+        assert poll(lambda: not list(store.keys()))
 
 
 def test_full_store(tmp_path: Path) -> None:
@@ -277,21 +277,20 @@ def test_full_store(tmp_path: Path) -> None:
     with (
         Store("tiny", connector) as store,
         LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
     ):
-        with Client(cluster, set_as_default=False) as client:
-            proxystore_dask.enable(client, threshold=THRESHOLD, store=store)
-            here, there = sorted(client.scheduler_info()["workers"])
-            made = client.submit(make, SIZE, workers=here)
-            assert client.submit(total, made, workers=there).result() == total(make(SIZE))
-            assert client.submit(total, make(SIZE), pure=False).result() == total(make(SIZE))
-            assert np.array_equal(client.scatter(make(SIZE)).result(), make(SIZE))
+        proxystore_dask.enable(client, threshold=THRESHOLD, store=store)
+        here, there = sorted(client.scheduler_info()["workers"])
+        made = client.submit(make, SIZE, workers=here)
+        assert client.submit(total, made, workers=there).result() == total(make(SIZE))
+        assert client.submit(total, make(SIZE), pure=False).result() == total(make(SIZE))
+        assert np.array_equal(client.scatter(make(SIZE)).result(), make(SIZE))
 
 
 def test_restart() -> None:
     with local() as client:
         value = make(SIZE)
         futures = client.map(lambda x: x + 1, [value + i for i in range(4)])
-        wait(futures)
         client.gather(futures)
         client.restart()
         assert empty(client)
@@ -332,7 +331,7 @@ def kill(client: Client, address: str) -> None:
 
 def test_killed_worker_that_held_a_result() -> None:
     with local() as client:
-        here, there = sorted(client.scheduler_info()["workers"])
+        here, _ = sorted(client.scheduler_info()["workers"])
         made = client.submit(make, SIZE, workers=here, allow_other_workers=True)
         assert np.array_equal(made.result(), make(SIZE))
         scattered = client.scatter(make(SIZE, 7), workers=here)
@@ -372,7 +371,7 @@ def test_retired_worker_gives_its_results_to_another() -> None:
     with local() as client:
         here, _ = sorted(client.scheduler_info()["workers"])
         made = client.submit(make, SIZE, workers=here, allow_other_workers=True)
-        wait(made)
+        assert poll(made.done)
         client.retire_workers([here])
         assert np.array_equal(made.result(), make(SIZE))
         del made

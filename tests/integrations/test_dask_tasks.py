@@ -243,7 +243,7 @@ def test_key_is_what_it_is_without_us(cluster: LocalCluster, client: Client) -> 
         assert ours.result() == theirs.result()
 
 
-Pair = collections.namedtuple("Pair", "one two")  # noqa: PYI024
+Pair = collections.namedtuple("Pair", "one two")
 
 
 def test_scatter(client: Client) -> None:
@@ -328,7 +328,7 @@ def test_failed_tasks(client: Client) -> None:
 
 
 def test_task_that_cannot_be_sent(client: Client) -> None:
-    with pytest.raises(TypeError, match="pickle|serialize"):
+    with pytest.raises(TypeError, match=r"pickle|serialize"):
         client.submit(lambda x, y: x, make(SIZE), threading.Lock())
     assert poll(lambda: not objects(client))
 

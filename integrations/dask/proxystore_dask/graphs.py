@@ -156,8 +156,7 @@ class Taker:
         if type(node) is Task:
             if node.has_subgraph():
                 inner = {name: self._swap(task, key) for name, task in node.args[0].items()}
-                node = _like(node, (inner, *node.args[1:]), node.kwargs)
-                return node
+                return _like(node, (inner, *node.args[1:]), node.kwargs)
             args = self._all(node.args, key)
             values = tuple(node.kwargs.values())
             changed = self._all(values, key)
@@ -193,7 +192,7 @@ class Taker:
         if all(new is old for new, old in zip(changed, items, strict=True)):
             return value
         if isinstance(value, dict):
-            return Dict([pair for pair in zip(value, changed, strict=True)])
+            return Dict(list(zip(value, changed, strict=True)))
         return List(*changed) if isinstance(value, list) else Tuple(*changed)
 
 

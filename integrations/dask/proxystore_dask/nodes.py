@@ -20,10 +20,6 @@ class StoredNode(DataNode):  # type: ignore[misc]  # Dask has no types
         writable: Whether the task gets private memory that it can write to.
     """
 
-    handle: Handle
-    writable: bool
-    __slots__ = ("handle", "writable")
-
     def __init__(self, key: Any, handle: Handle, writable: bool = True) -> None:
         super().__init__(("stored", str(handle.key)) if key is None else key, None)
         self.typ = object
@@ -31,6 +27,7 @@ class StoredNode(DataNode):  # type: ignore[misc]  # Dask has no types
         self.writable = writable
 
     def __call__(self, values: object = ()) -> Any:
+        """Return the object."""
         return memory.get(self.handle, writable=self.writable)
 
     def copy(self) -> StoredNode:
@@ -68,8 +65,6 @@ class Resolving(GraphNode):  # type: ignore[misc]  # Dask has no types
         writable: Whether the task gets private memory that it can write to.
     """
 
-    __slots__ = ("begin", "inner", "writable")
-
     def __init__(
         self, inner: Any, begin: Callable[[], object] | None = None, writable: bool = True
     ) -> None:
@@ -85,6 +80,7 @@ class Resolving(GraphNode):  # type: ignore[misc]  # Dask has no types
         return bool(self.inner.is_coro)
 
     def __call__(self, values: Mapping[Any, Any]) -> Any:
+        """Run the task."""
         if self.begin is not None:
             self.begin()
         return self.inner({key: self._real(value) for key, value in values.items()})

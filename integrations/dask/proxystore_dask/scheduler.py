@@ -117,6 +117,8 @@ class SchedulerMemory(SchedulerPlugin):  # type: ignore[misc]  # Dask has no typ
     def published(self, worker: str, key: Any, stored: Any) -> None:
         """Take note that a result lies in the memory."""
         stored = _seams.unpickled(stored)
+        if stored in self._needed:  # scattered, and passed on from worker to worker
+            return
         task = self.scheduler.tasks.get(key)
         if task is None or task.state != "memory":
             self._evict([stored])
@@ -176,12 +178,9 @@ class SchedulerMemory(SchedulerPlugin):  # type: ignore[misc]  # Dask has no typ
         self._pool.submit(self._evict_unknown, prefix, known)
 
     def _evict_unknown(self, prefix: str, known: set[Any]) -> None:
+        stored: Iterable[Any] = self.memory.store.keys()
         self.memory.evict(
-            [
-                key
-                for key in self.memory.store.keys()
-                if str(key.object_id).startswith(prefix) and key not in known
-            ]
+            [key for key in stored if key.object_id.startswith(prefix) and key not in known]
         )
 
     def _make_update_data(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -201,3 +200,4 @@ class SchedulerMemory(SchedulerPlugin):  # type: ignore[misc]  # Dask has no typ
         task = self.scheduler.tasks.get(key)
         if handle is not None and task is not None and task.run_spec is None:
             task.run_spec = StoredNode(key, handle, self.policy.writable)
+            task.priority = task.priority or (0, self.scheduler.generation, 0)

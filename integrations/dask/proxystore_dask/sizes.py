@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from dask.base import is_dask_collection
 
@@ -16,13 +16,17 @@ _CONTAINERS = (list, tuple, set, frozenset, dict)
 _FOREIGN = ("cudf", "cupy", "dask", "distributed", "proxystore_core", "proxystore_dask", "rmm")
 # Data on another device, which Dask sends in ways of its own, and what Dask itself looks for.
 
+_known: WeakKeyDictionary[type[Any], bool] = WeakKeyDictionary()
 
-@lru_cache(maxsize=4096)
-def is_foreign(cls: type) -> bool:
+
+def is_foreign(cls: type[Any]) -> bool:
     """Tell whether objects of a type are sent as they are."""
-    return any(
-        base.__module__.partition(".")[0] in _FOREIGN for base in cls.__mro__ if base is not object
-    )
+    known = _known.get(cls)
+    if known is None:
+        bases = cls.__mro__[:-1]
+        known = any(base.__module__.partition(".")[0] in _FOREIGN for base in bases)
+        _known[cls] = known
+    return known
 
 
 def estimate(obj: Any, limit: int) -> int:

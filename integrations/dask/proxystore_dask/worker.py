@@ -129,9 +129,12 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         """Bring what a task needs from a memory that this worker cannot reach."""
         wanted = [handle for handle in stored_in(run_spec) if not memory.is_reachable(handle)]
         for handle in wanted:
-            answer = await self.worker.scheduler.proxystore_fetch(
-                key=_seams.to_serialize(handle.key)
-            )
+            try:
+                answer = await self.worker.scheduler.proxystore_fetch(
+                    key=_seams.ToPickle(handle.key)
+                )
+            except Exception:  # noqa: BLE001, S112  # the task says that its argument is missing
+                continue
             if answer["data"] is not None:
                 memory.bring(handle.key, answer["data"])
         return [handle.key for handle in wanted]
