@@ -182,7 +182,7 @@ def running() -> Iterator[Bench]:
         clients = {}
         for system in (PLAIN, OURS):
             cluster = stack.enter_context(
-                LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+                LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
             )
             clients[system] = stack.enter_context(Client(cluster, set_as_default=False))
         proxystore_dask.enable(clients[OURS], threshold="100 kB")

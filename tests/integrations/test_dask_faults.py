@@ -81,7 +81,7 @@ def empty(client: Client) -> bool:
 
 @contextmanager
 def local(workers: int = 2, **options: Any) -> Iterator[Client]:
-    options = {"threads_per_worker": 1, "dashboard_address": None, **options}
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", **options}
     with (
         LocalCluster(n_workers=workers, **options) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -193,7 +193,7 @@ def test_other_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_release_of_distributed_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
-        LocalCluster(1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         monkeypatch.setitem(_seams._WANTED[Client], "_gather_remote", ("another",))
@@ -220,7 +220,7 @@ def test_asynchronous_client() -> None:
     async def run() -> None:
         async with (
             LocalCluster(2, asynchronous=True, threads_per_worker=1,
-                         dashboard_address=None) as cluster,
+                         dashboard_address=":0") as cluster,
             Client(cluster, asynchronous=True, set_as_default=False) as client,
         ):  # fmt: skip
             await proxystore_dask.enable(client, threshold=THRESHOLD)
@@ -239,7 +239,7 @@ def test_asynchronous_client() -> None:
 
 
 def test_client_of_ours_and_preload() -> None:
-    with LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(1, threads_per_worker=1, dashboard_address=":0") as cluster:
         with proxystore_dask.Client(cluster, ps_threshold=1000, set_as_default=False) as client:
             future = client.submit(total, make(SIZE))
             assert future.result() == total(make(SIZE))
@@ -258,7 +258,7 @@ def test_client_of_ours_and_preload() -> None:
 def test_store_of_the_user(tmp_path: Path) -> None:
     with (
         Store("files", FileConnector(str(tmp_path / "files"))) as store,
-        LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         proxystore_dask.enable(client, threshold=THRESHOLD, store=store)
@@ -276,7 +276,7 @@ def test_full_store(tmp_path: Path) -> None:
     connector = SharedMemoryConnector(quota=10_000, spill=False)
     with (
         Store("tiny", connector) as store,
-        LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         proxystore_dask.enable(client, threshold=THRESHOLD, store=store)

@@ -42,7 +42,7 @@ def no_leaks() -> None:
 
 @pytest.fixture(scope="module")
 def cluster(no_module_leaks: None) -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as made:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as made:
         yield made
 
 

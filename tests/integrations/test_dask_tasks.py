@@ -60,7 +60,7 @@ def no_leaks() -> None:
 @pytest.fixture(scope="module")
 def cluster(no_module_leaks: None) -> Iterator[LocalCluster]:
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, resources={"CHAIR": 1}
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", resources={"CHAIR": 1}
     ) as made:
         yield made
 
@@ -174,6 +174,11 @@ def test_from_worker_to_worker_without_a_copy(client: Client) -> None:
     metrics = client.run(lambda dask_worker: dask_worker.metrics["proxystore"](dask_worker))
     assert {m["bytes"] for m in metrics.values()} == {SIZE * 8}
     assert client.nbytes(summary=False)[made.key] == SIZE * 8
+
+    async def managed(dask_worker: Any) -> int:
+        return int((await dask_worker.get_metrics())["managed_bytes"])
+
+    assert sum(client.run(managed).values()) < 1.5 * SIZE * 8  # counted once
 
 
 def test_argument_without_a_copy(client: Client) -> None:
@@ -455,6 +460,36 @@ def test_many_at_once(client: Client) -> None:
     sums = [client.submit(total, future) for future in futures]
     assert [x.size for x in client.gather(futures)] == [SIZE + i for i in range(20)]
     assert client.gather(sums) == [total(make(SIZE + i)) for i in range(20)]
+
+
+def test_handles_spill_and_come_back(tmp_path: Path) -> None:
+    from distributed.spill import SpillBuffer
+    from proxystore_dask.shelf import Shelf, arriving
+
+    from proxystore_core.store import Store
+
+    with Store("spill") as store:
+        party = Memory(store, proxystore_dask.Policy())
+        handle = party.put(make(SIZE), SIZE * 8)
+        told: list[Any] = []
+        shelf = Shelf(SpillBuffer(str(tmp_path), target=1_000_000),
+                      lambda key, handle: told.append(key), True)  # fmt: skip
+        shelf["x"] = handle
+        assert told == ["x"]
+        assert shelf.fast.total_weight < 1000  # it takes no memory of the worker's own
+        assert shelf.evict() < 1000
+        assert not shelf.fast
+        assert np.array_equal(shelf["x"], make(SIZE))
+        token = arriving.set(True)
+        shelf["y"] = handle
+        arriving.reset(token)
+        assert told == ["x"]
+        shelf["y"] = 1
+        assert set(shelf.handles) == {"x"}
+        del shelf["x"], shelf["y"]
+        assert not shelf
+        assert not shelf.handles
+        party.close()
 
 
 def test_handle_is_small() -> None:

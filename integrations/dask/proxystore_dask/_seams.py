@@ -7,7 +7,7 @@ distributed does not have, and what leans on them stays off there.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -36,6 +36,7 @@ _WANTED: dict[type, dict[str, tuple[str, ...]]] = {
         "get_data": ("comm", "keys", "who", "serializers"),
         "update_data": ("data", "stimulus_id"),
         "batched_send": ("msg",),
+        "get_metrics": (),
     },
     Scheduler: {
         "gather": ("keys", "serializers"),
@@ -50,10 +51,10 @@ def missing(cls: type) -> list[str]:
     found = []
     for name, wanted in _WANTED[cls].items():
         try:
-            there = inspect.signature(getattr(cls, name)).parameters
+            there: Any = inspect.signature(getattr(cls, name)).parameters
         except (AttributeError, TypeError, ValueError):
-            there = {}  # type: ignore[assignment]
-        if not all(parameter in there for parameter in wanted):
+            there = None
+        if there is None or not all(parameter in there for parameter in wanted):
             found.append(f"{cls.__name__}.{name}")
     return found
 
@@ -197,6 +198,3 @@ async def gather_as(scheduler: Scheduler, keys: list[Any], who: str) -> dict[str
     if response["status"] == "OK":
         response["data"].update(data)
     return response
-
-
-Waiting = Awaitable[Any]

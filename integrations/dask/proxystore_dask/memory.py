@@ -113,6 +113,11 @@ class Memory:
         mapped = not isinstance(obj, _COPIED) and size_of(obj) is not None
         return Handle(self.config, key, nbytes, mapped)
 
+    def stored(self, handle: Handle) -> bool:
+        """Tell whether this party stored an object, as far as its key tells."""
+        object_id = getattr(handle.key, "object_id", "")
+        return self.prefix is not None and str(object_id).startswith(self.prefix)
+
     def wants(self, obj: Any) -> bool:
         """Tell whether an object of this type travels by reference if it is large."""
         types = self.policy.types

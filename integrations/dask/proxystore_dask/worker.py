@@ -64,6 +64,7 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         self._undo.append(_seams.on_rpc(worker, "get_data", worker.get_data))
         self._undo.append(_seams.hook(worker, "update_data", self._make_update_data))
         self._undo.append(_seams.on_rpc(worker, "update_data", worker.update_data))
+        self._undo.append(_seams.hook(worker, "get_metrics", self._make_get_metrics))
         worker.metrics[NAME] = self._metric
         self._undo.append(lambda: worker.metrics.pop(NAME, None))
         if self.memory is not None:
@@ -90,6 +91,20 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         """Count the results that this worker has by reference: bytes that are not its own."""
         handles = self.shelf.handles.values()
         return {"objects": len(handles), "bytes": sum(handle.nbytes for handle in handles)}
+
+    def _make_get_metrics(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        async def get_metrics() -> Any:
+            metrics = await original()
+            # What another worker of the node stored is counted there.
+            borrowed = sum(
+                handle.nbytes
+                for handle in self.shelf.handles.values()
+                if self.memory is None or not self.memory.stored(handle)
+            )
+            metrics["managed_bytes"] = max(0, metrics["managed_bytes"] - borrowed)
+            return metrics
+
+        return get_metrics
 
     def _tell(self, key: Any, handle: Handle) -> None:
         """Tell the scheduler that a result lies in the memory."""
