@@ -1,0 +1,200 @@
+"""Everything that is used of distributed and is not its public interface.
+
+Each seam is looked for before it is used: `missing` names those that a release of
+distributed does not have, and what leans on them stays off there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from distributed import Client, Scheduler, Worker
+from distributed.protocol.serialize import ToPickle, to_serialize
+from distributed.utils_comm import gather_from_workers, retry_operation
+
+try:
+    from distributed.client import _MapExpr
+except ImportError:
+    _MapExpr = None
+
+__all__ = ["ToPickle", "gather_from_workers", "retry_operation", "to_serialize"]
+
+_WANTED: dict[type, dict[str, tuple[str, ...]]] = {
+    Client: {
+        "_graph_to_futures": ("expr", "keys"),
+        "_gather_remote": ("direct", "local_worker"),
+        "_scatter": ("data", "workers", "broadcast", "direct", "local_worker", "timeout", "hash"),
+        "_close": ("fast",),
+        "_send_to_scheduler": ("msg",),
+        "_start": ("timeout",),
+    },
+    Worker: {
+        "execute": ("key", "stimulus_id"),
+        "get_data": ("comm", "keys", "who", "serializers"),
+        "update_data": ("data", "stimulus_id"),
+        "batched_send": ("msg",),
+        "get_metrics": (),
+    },
+    Scheduler: {
+        "gather": ("keys", "serializers"),
+        "get_who_has": ("keys",),
+        "update_data": ("who_has", "nbytes", "client"),
+    },
+}
+
+
+def missing(cls: type) -> list[str]:
+    """Name the seams of a class that this release of distributed does not have."""
+    found = []
+    for name, wanted in _WANTED[cls].items():
+        try:
+            there: Any = inspect.signature(getattr(cls, name)).parameters
+        except (AttributeError, TypeError, ValueError):
+            there = None
+        if there is None or not all(parameter in there for parameter in wanted):
+            found.append(f"{cls.__name__}.{name}")
+    return found
+
+
+def map_parts(expr: Any) -> tuple[Any, Iterable[Any], Any, dict[str, Any]] | None:
+    """Return function, keys, iterables and keyword arguments of what `Client.map` sends."""
+    if _MapExpr is None or type(expr) is not _MapExpr:
+        return None
+    return (
+        expr.operand("func"),
+        expr.keys,
+        expr.operand("iterables"),
+        expr.operand("kwargs"),
+    )
+
+
+# Of clients
+
+
+def hook(obj: Any, name: str, make: Callable[[Any], Any]) -> Callable[[], None]:
+    """Put a function in front of a method of one object; return what undoes it."""
+    original = getattr(obj, name)
+    setattr(obj, name, make(original))
+
+    def undo() -> None:
+        with suppress(AttributeError):
+            delattr(obj, name)
+
+    return undo
+
+
+def send(client: Client, message: dict[str, Any]) -> None:
+    """Send a message to the scheduler, in the order of all that this client sends."""
+    client._send_to_scheduler(message)
+
+
+def serves(client: Client) -> bool:
+    """Tell whether messages of the client still reach the scheduler."""
+    comm = client.scheduler_comm
+    return bool(client.scheduler is not None and comm and comm.comm and not comm.comm.closed())
+
+
+async def gather(
+    client: Client, direct: bool, local_worker: Any, who: str
+) -> tuple[dict[str, Any], list[Any]]:
+    """Do what `Client._gather_remote` does, and let the workers know who asks.
+
+    Returns:
+        The response, and the keys that were asked for.
+    """
+    async with client._gather_semaphore:
+        keys = list(client._gather_keys)
+        client._gather_keys = None  # keys that are asked for from now on go with the next request
+        client._gather_future = None
+        if direct or local_worker:
+            who_has = await retry_operation(client.scheduler.who_has, keys=keys)
+            data, absent, failed, _ = await gather_from_workers(who_has, rpc=client.rpc, who=who)
+            response: dict[str, Any] = {"status": "OK", "data": data}
+            if absent or failed:
+                response = await gather_rest(client, data, absent + failed)
+        else:
+            response = await retry_operation(client.scheduler.proxystore_gather, keys=keys, who=who)
+    return response, keys
+
+
+async def gather_rest(client: Client, data: dict[Any, Any], keys: list[Any]) -> dict[str, Any]:
+    """Ask the scheduler for some keys as plain Dask does, and add what others brought."""
+    response: dict[str, Any] = await retry_operation(client.scheduler.gather, keys=keys)
+    if response["status"] == "OK":
+        response["data"].update(data)
+    return response
+
+
+def finish(client: Client, types: Mapping[Any, type]) -> None:
+    """Set the types of finished futures."""
+    for key, cls in types.items():
+        if key in client.futures:
+            client.futures[key].finish(type=cls)
+
+
+# Of workers
+
+
+def replace_data(worker: Worker, data: Any) -> None:
+    """Let a worker keep its results in another mapping."""
+    worker.state.data = data
+    worker.memory_manager.data = data
+
+
+def task_state(worker: Worker, key: Any) -> Any:
+    """Return what a worker knows of a task, or `None`."""
+    return worker.state.tasks.get(key)
+
+
+def is_local_comm(worker: Worker) -> bool:
+    """Tell whether all that a worker talks to is in its own process."""
+    return str(worker.address).startswith("inproc:")
+
+
+def on_rpc(server: Any, name: str, handler: Callable[..., Any]) -> Callable[[], None]:
+    """Answer requests of a name; return what undoes it."""
+    before = server.handlers.get(name)
+    server.handlers[name] = handler
+
+    def undo() -> None:
+        if before is None:
+            server.handlers.pop(name, None)
+        else:
+            server.handlers[name] = before
+
+    return undo
+
+
+async def call(server: Any, address: str, name: str, **message: Any) -> Any:
+    """Send a request to another server and return its answer."""
+    return await getattr(server.rpc(address), name)(**message)
+
+
+# Of the scheduler
+
+
+def on_stream(scheduler: Scheduler, name: str, handler: Callable[..., Any]) -> Callable[[], None]:
+    """Take the messages of a name that clients and workers send; return what undoes it."""
+    scheduler.stream_handlers[name] = handler
+    return lambda: scheduler.stream_handlers.pop(name, None)
+
+
+def unpickled(value: Any) -> Any:
+    """Return what was sent by `ToPickle`, which in one process arrives as it was sent."""
+    return value.data if isinstance(value, ToPickle) else value
+
+
+async def gather_as(scheduler: Scheduler, keys: list[Any], who: str) -> dict[str, Any]:
+    """Do what `Scheduler.gather` does, and let the workers know who asks."""
+    data, absent, failed, _ = await gather_from_workers(
+        scheduler.get_who_has(keys), rpc=scheduler.rpc, who=who
+    )
+    if not absent and not failed:
+        return {"status": "OK", "data": data}
+    response: dict[str, Any] = await scheduler.gather(absent + failed)
+    if response["status"] == "OK":
+        response["data"].update(data)
+    return response
