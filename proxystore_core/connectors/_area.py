@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from proxystore_core.connectors._issued import Issued
+from proxystore_core.connectors._issued import Issued, is_object_id
 from proxystore_core.connectors._layout import OBJECTS, PARTIAL
 from proxystore_core.connectors._ledger import Ledger
 from proxystore_core.connectors._parts import write_all
@@ -86,7 +86,7 @@ class Area:
     def ids(self) -> list[str]:
         """Return the ids of all published objects."""
         try:
-            return os.listdir(self._objects)
+            return list(filter(is_object_id, os.listdir(self._objects)))
         except FileNotFoundError:
             return []
 
@@ -94,6 +94,8 @@ class Area:
         """Yield the length of every published object, in bytes."""
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self._objects):
+                if not is_object_id(entry.name):
+                    continue
                 with contextlib.suppress(FileNotFoundError, CorruptObjectError):
                     size = entry.stat().st_size
                     yield size - HEAD if size < REUSABLE else _length(entry.path)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from proxystore_core.connectors._area import Area
 from proxystore_core.connectors._directory import remove_store
-from proxystore_core.connectors._issued import Issued, is_object_id
+from proxystore_core.connectors._issued import Issued
 from proxystore_core.connectors._layout import PARTIAL, StoreInfo
 from proxystore_core.connectors._ledger import Ledger, closed_error
 from proxystore_core.connectors._mapping import map_private
@@ -196,7 +196,7 @@ class Channel:
     def ids(self) -> Iterator[str]:
         """Yield the ids of all objects."""
         for area in self._areas():
-            yield from filter(is_object_id, area.ids())
+            yield from area.ids()
 
     def usage(self) -> Usage:
         """Count what the store holds."""

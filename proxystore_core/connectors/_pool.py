@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from proxystore_core.connectors._area import Area, Segment, discard
 from proxystore_core.connectors._issued import Issued
-from proxystore_core.connectors._layout import FREE, StoreInfo
+from proxystore_core.connectors._layout import FREE, WRITERS, StoreInfo
 from proxystore_core.connectors._ledger import Ledger
 from proxystore_core.connectors._mapping import (
     copy_into,
@@ -219,7 +219,7 @@ class Pool(Area):
     def needs_descriptor(self) -> bool:
         """Whether a reader must keep the file open so that nobody writes it again."""
         try:
-            return not lock_outlives_descriptor(self._objects)
+            return not lock_outlives_descriptor(f"{self.directory}/{WRITERS}")
         except OSError:  # it cannot be tried: the device is full, or the store was just removed
             return True
 

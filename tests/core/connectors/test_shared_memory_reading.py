@@ -50,6 +50,11 @@ class TestReading:
         """
         assert run(code) == "True\n"
 
+    def test_counts_no_foreign_file(self, store: SharedMemoryConnector) -> None:
+        Path(store.directory, "o", "lease.abc").write_bytes(b"x")
+        assert list(store.keys()) == []
+        assert store.usage()[:2] == (0, 0)
+
     def test_keeps_descriptors_where_the_lock_needs_them(
         self, store: SharedMemoryConnector, monkeypatch: pytest.MonkeyPatch
     ) -> None:
