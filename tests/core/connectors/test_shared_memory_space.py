@@ -8,7 +8,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ from proxystore_core.connectors.shared_memory import SharedMemoryConnector, Shar
 from proxystore_core.exceptions import ConnectorConfigError, MissingReason, StorageFullError
 
 MB = 1_000_000
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 30.0) -> bool:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def small_store(quota: int | str, **options) -> SharedMemoryConnector:
@@ -132,6 +142,30 @@ class TestQuota:
                 store.put(bytes(MB))
                 key = writer.communicate("\n", timeout=30)[0].strip()
             assert store.get(SharedMemoryKey(key)) == bytes(8 * MB)
+            check_books(store)
+
+    def test_processes_share_it(self, check_books) -> None:
+        code = """
+            import json, sys
+            from proxystore_core.connectors.shared_memory import SharedMemoryConnector
+            with SharedMemoryConnector.from_config(json.loads(sys.argv[1])) as store:
+                store.put(b"ready")
+                sys.stdin.readline()
+                for turn in range(400):
+                    store.evict(store.put(bytes((10, 5000, 200_000)[turn % 3])))
+        """
+        with small_store("100 MB") as store:
+            command = [sys.executable, "-c", textwrap.dedent(code), json.dumps(store.config())]
+            writers = [
+                subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(3)
+            ]
+            assert wait_until(lambda: store.usage().objects == 3)
+            for writer in writers:
+                writer.stdin.write("\n")
+                writer.stdin.flush()
+            for writer in writers:
+                writer.communicate(timeout=60)
+                assert writer.returncode == 0
             check_books(store)
 
     def test_threads_share_it(self, check_books) -> None:
