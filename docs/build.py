@@ -56,6 +56,7 @@ PUBLIC = (
     "proxystore_core.utils.environment",
     "proxystore_core.utils.imports",
     "proxystore_core.utils.timer",
+    "proxystore_dask",
     "proxystore_parsl",
 )
 
