@@ -5,7 +5,8 @@
 Ours carries everything from one byte on by reference. `--local` also runs the tests that make
 their own configurations, with every HighThroughputExecutor in them replaced by ours (a quarter
 of an hour each). The suite needs an older pytest, which is fetched from PyPI into a temporary
-directory. Prints a table, and each test that passes plain but not with ours.
+directory. Prints a table, and each test that passes plain but not with ours. One is expected:
+`test_proxystore_via_apps` of `--local`, in which another serializer should get at the arguments.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def fresh_config():
 """
 
 PLUGIN = """
+import inspect
 import parsl, parsl.executors
 from parsl.executors.high_throughput import executor as module
 from proxystore_parsl import ProxyHighThroughputExecutor
@@ -47,7 +49,11 @@ class HighThroughputExecutor(ProxyHighThroughputExecutor):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{{"threshold": {threshold}, **kwargs}})
 
-HighThroughputExecutor.__module__ = module.__name__  # some tests look for it in logs
+# Some tests look at these.
+HighThroughputExecutor.__init__.__signature__ = inspect.signature(
+    module.HighThroughputExecutor.__init__
+)
+HighThroughputExecutor.__module__ = module.__name__
 for place in (parsl, parsl.executors, module):
     place.HighThroughputExecutor = HighThroughputExecutor
 """
