@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help example test soak parsl-suite check format bench docs clean
+.PHONY: help example test test-dask soak parsl-suite check format bench docs clean
 
 help:  ## Say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -21,8 +21,11 @@ $(VENV)/.installed-%: pyproject.toml
 example: $(VENV)/.installed-example  ## Run the Parsl imaging workflow, plain and with ours
 	$(BIN)/python -m examples.imaging
 
-test: $(VENV)/.installed-test  ## Run all tests but the long ones
+test: $(VENV)/.installed-test  ## Run all tests but the long ones and those of the unfinished Dask integration
 	$(BIN)/python -m pytest
+
+test-dask: $(VENV)/.installed-test  ## Run the tests of the unfinished Dask integration
+	$(BIN)/python -m pytest -m unfinished tests/integrations
 
 soak: $(VENV)/.installed-test  ## Run the long survival tests
 	$(BIN)/python -m pytest -m soak --timeout 3600

@@ -24,6 +24,8 @@ import pytest
 from distributed import Client, LocalCluster
 from proxystore_dask.client import _enabled
 
+pytestmark = pytest.mark.unfinished
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 

@@ -27,6 +27,8 @@ from proxystore_dask import memory
 from proxystore_dask.client import _enabled
 from proxystore_dask.memory import Handle, Memory
 
+pytestmark = pytest.mark.unfinished
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SIZE = 200_000  # items of eight bytes
