@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from proxystore_core.exceptions import CorruptObjectError
 
 if TYPE_CHECKING:
     from proxystore_core.serialize import BytesLike
+
+KeyT = TypeVar("KeyT")
 
 _MAX_VECTOR = 1024  # IOV_MAX of Linux and macOS
 _MAX_WRITE = 1 << 30  # Linux writes 2 GiB - 4 KiB at most in one call, macOS 2 GiB - 1
@@ -98,3 +100,18 @@ def _write_batch(fd: int, batch: list[bytes | memoryview]) -> None:
             written -= len(batch.pop(0))
         if written:
             batch[0] = memoryview(batch[0])[written:]
+
+
+def put_all(
+    objs: Iterable[BytesLike], put: Callable[[BytesLike], KeyT], evict: Callable[[KeyT], None]
+) -> list[KeyT]:
+    """Store objects one by one; after an error, evict those that were stored before it."""
+    keys: list[KeyT] = []
+    try:
+        for obj in objs:
+            keys.append(put(obj))  # noqa: PERF401 - those stored before an error count
+    except BaseException:
+        for key in keys:
+            evict(key)
+        raise
+    return keys

@@ -17,7 +17,7 @@ from proxystore_core.connectors._file_owner import (
     remove_stale,
 )
 from proxystore_core.connectors._mapping import is_safe_to_map, map_private
-from proxystore_core.connectors._parts import byte_views, read_all, write_all
+from proxystore_core.connectors._parts import byte_views, put_all, read_all, write_all
 from proxystore_core.connectors._process import try_lock, watch_fork
 from proxystore_core.connectors.protocols import Usage
 from proxystore_core.exceptions import (
@@ -155,15 +155,7 @@ class FileConnector:
 
     def put_batch(self, objs: Sequence[BytesLike]) -> list[FileKey]:
         """Store several objects; all are stored, or none. Raises as `put`."""
-        keys: list[FileKey] = []
-        try:
-            for obj in objs:
-                keys.append(self.put(obj))  # noqa: PERF401 - those stored before an error count
-        except BaseException:
-            for key in keys:
-                self.evict(key)
-            raise
-        return keys
+        return put_all(objs, self.put, self.evict)
 
     def set(self, key: FileKey, obj: BytesLike) -> None:
         """Store bytes under a key of `new_key`, in place of what is there. Raises as `put`."""

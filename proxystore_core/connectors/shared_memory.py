@@ -24,7 +24,7 @@ from proxystore_core.connectors._layout import (
 )
 from proxystore_core.connectors._ledger import closed_error
 from proxystore_core.connectors._limits import choose_limits
-from proxystore_core.connectors._parts import byte_views
+from proxystore_core.connectors._parts import byte_views, put_all
 from proxystore_core.connectors._process import host_of, node_id
 from proxystore_core.connectors._reaping import reap_spill, reap_stores
 from proxystore_core.connectors.protocols import Usage
@@ -192,15 +192,7 @@ class SharedMemoryConnector:
 
     def put_batch(self, objs: Sequence[BytesLike]) -> list[SharedMemoryKey]:
         """Store several objects; all are stored, or none. Raises as `put`."""
-        keys: list[SharedMemoryKey] = []
-        try:
-            for obj in objs:
-                keys.append(self.put(obj))  # noqa: PERF401 - those stored before an error count
-        except BaseException:
-            for key in keys:
-                self.evict(key)
-            raise
-        return keys
+        return put_all(objs, self.put, self.evict)
 
     def set(self, key: SharedMemoryKey, obj: BytesLike) -> None:
         """Store bytes under a key of `new_key`, in place of what is there. Raises as `put`."""
