@@ -30,6 +30,8 @@ from proxystore_core.connectors.file import FileConnector
 from proxystore_core.connectors.shared_memory import SharedMemoryConnector
 from proxystore_core.store import Store
 
+pytestmark = pytest.mark.unfinished
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SIZE = 100_000  # items of eight bytes
@@ -37,8 +39,6 @@ THRESHOLD = 100_000
 
 ELSEWHERE = """
 import proxystore_core.connectors.shared_memory as shm
-
-pytestmark = pytest.mark.unfinished
 shm.node_id = lambda: 'elsewhere/1'
 shm.read_info = lambda directory: None
 """
