@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from proxystore_core.connectors._area import Area
-from proxystore_core.connectors._directory import remove_store
+from proxystore_core.connectors._directory import leave
 from proxystore_core.connectors._issued import Issued
 from proxystore_core.connectors._layout import PARTIAL, StoreInfo
 from proxystore_core.connectors._ledger import Ledger, closed_error
@@ -50,7 +50,7 @@ class Channel:
 
     @property
     def owned(self) -> bool:
-        """Whether closing the channel removes the store."""
+        """Whether closing the channel removes the store, unless others own it too."""
         return self._owner is not None
 
     def after_fork(self) -> None:
@@ -60,13 +60,13 @@ class Channel:
             os.close(owner)
 
     def close(self) -> None:
-        """Let go; the owner removes the store."""
+        """Let go; the owner, or the last of the owners, removes the store."""
         owner, self._owner = self._owner, None
         self._pool.close()
         self._issued.close()
         self._ledger.close()
         if owner is not None:
-            remove_store(self.info, owner)
+            leave(self.info, owner)
 
     def issue(self) -> str:
         """Return a new object id."""

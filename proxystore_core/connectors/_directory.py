@@ -2,7 +2,8 @@
 
 A directory is made under another name and renamed, so that nobody ever sees
 half of one. The kernel gives the owner's lock back when the owner dies, however
-it dies, and then anybody may remove the directory.
+it dies, and then anybody may remove the directory. The owners of a joint store
+share the lock: whoever closes it tries to become the only one, and the last does.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import sys
 import time
 
 from proxystore_core.connectors._layout import (
+    DEAD,
+    LEASE,
     LEDGER,
     OWNER,
     PARTS,
@@ -23,6 +26,7 @@ from proxystore_core.connectors._layout import (
     default_spill_dir,
     make_in,
     read_info,
+    root_path,
     shared_memory_root,
 )
 from proxystore_core.connectors._ledger import mark_closed
@@ -31,7 +35,7 @@ from proxystore_core.exceptions import ConnectorConfigError, ConnectorUnavailabl
 
 
 def create(
-    directory: str | None, quota: int, recycle: int, spill: str | None
+    directory: str | None, quota: int, recycle: int, spill: str | None, *, joint: bool = False
 ) -> tuple[StoreInfo, int]:
     """Make a store directory that this process owns.
 
@@ -40,6 +44,7 @@ def create(
         quota: Bytes that its segments may take.
         recycle: Bytes of evicted segments to keep.
         spill: Directory for the spill directories of stores, or `None` for none.
+        joint: Whether others may come to own it together with this process.
 
     Returns:
         What it is, and the descriptor that owns it.
@@ -63,6 +68,7 @@ def create(
         quota=quota,
         recycle=recycle,
         spill=None if spill is None else f"{spill}/{token}",
+        joint=joint,
     )
     fields = {**info._asdict(), "version": VERSION}
     del fields["directory"]
@@ -72,7 +78,7 @@ def create(
         owner = os.open(
             f"{staged}/{OWNER}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
         )
-        try_lock(owner, exclusive=True)
+        try_lock(owner, exclusive=not joint)
         os.write(owner, json.dumps(fields).encode())
         os.close(os.open(f"{staged}/{LEDGER}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         for part in PARTS:
@@ -89,9 +95,16 @@ def create(
 
 
 def open_store(
-    directory: str | None, quota: int, recycle: int, spill: str | None
+    directory: str | None, quota: int, recycle: int, spill: str | None, *, joint: bool = False
 ) -> tuple[StoreInfo, int | None]:
     """Attach to the store in a directory if it has a living owner, else make and own one.
+
+    Args:
+        directory: As for `create`, like the next three.
+        quota: Bytes that its segments may take.
+        recycle: Bytes of evicted segments to keep.
+        spill: Directory for the spill directories of stores.
+        joint: Whether to own it together with its other owners.
 
     Returns:
         What the store is, and the descriptor that owns it, or `None` where somebody else does.
@@ -105,17 +118,32 @@ def open_store(
         info = None if directory is None else read_info(directory)
         if info is not None:
             owner = claim(info.directory)
-            if owner is None:
+            if owner is not None:
+                remove_store(info, owner)
+            elif not (joint and info.joint):
                 return info, None
-            remove_store(info, owner)
-        elif directory is not None and os.path.isdir(directory) and os.listdir(directory):
+            elif (share := join(info.directory)) is not None:
+                # Read anew: the one read before may have gone, and another come in its place.
+                return read_info(info.directory) or info, share
+        elif directory is not None and (foreign := _foreign_files(directory)):
             raise ConnectorConfigError(
-                f"{directory} holds other files; give a directory that is new or empty."
+                f"{directory} holds other files ({', '.join(foreign[:3])}); give a directory "
+                "that is new or empty."
             )
         with contextlib.suppress(FileExistsError):
-            return create(directory, quota, recycle, spill)
+            return create(directory, quota, recycle, spill, joint=joint)
         if not backoff.pause():
             raise ConnectorUnavailableError(f"The directory {directory} keeps changing.")
+
+
+def _foreign_files(directory: str) -> list[str]:
+    """Name what no store made in a directory, not even one that comes or goes."""
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    ours = {OWNER, LEDGER, *PARTS}
+    return [name for name in names if name not in ours and not name.startswith((DEAD, LEASE))]
 
 
 def claim(directory: str, *, tries: int = 3) -> int | None:
@@ -128,17 +156,39 @@ def claim(directory: str, *, tries: int = 3) -> int | None:
     Returns:
         The descriptor that owns it, or `None` where it has an owner, or is no store.
     """
+    return _lock_owner(directory, exclusive=True, tries=tries)
+
+
+def join(directory: str) -> int | None:
+    """Become one of the owners of a joint store; `None` where somebody removes it."""
+    return _lock_owner(directory, exclusive=False, tries=3)
+
+
+def leave(info: StoreInfo, owner: int) -> None:
+    """Give up a store; unless others own it too, it is removed.
+
+    Args:
+        info: The store.
+        owner: The descriptor that owns it; it is closed.
+    """
+    if info.joint and not try_lock(owner, exclusive=True):
+        os.close(owner)
+    else:
+        remove_store(info, owner)
+
+
+def _lock_owner(directory: str, *, exclusive: bool, tries: int) -> int | None:
     path = f"{directory}/{OWNER}"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     try:
-        locked = try_lock(fd, exclusive=True)
+        locked = try_lock(fd, exclusive=exclusive)
         while not locked and tries > 1:
             time.sleep(0.001)
             tries -= 1
-            locked = try_lock(fd, exclusive=True)
+            locked = try_lock(fd, exclusive=exclusive)
         if locked and os.path.samestat(os.stat(path), os.fstat(fd)):
             return fd
     except FileNotFoundError:
@@ -166,7 +216,7 @@ def remove_store(info: StoreInfo, owner: int) -> int:
     try:
         mark_closed(f"{info.directory}/{LEDGER}")
         for part in PARTS:
-            dead = f"{info.directory}/.dead-{part}"
+            dead = f"{info.directory}/{DEAD}{part}"
             freed += remove_tree(dead)
             with contextlib.suppress(FileNotFoundError):
                 os.rename(f"{info.directory}/{part}", dead)
@@ -181,7 +231,7 @@ def remove_store(info: StoreInfo, owner: int) -> int:
                 os.unlink(f"{info.directory}/{name}")
         with contextlib.suppress(OSError):  # not empty: somebody's own files, or other stores
             os.rmdir(info.directory)
-            if os.path.basename(info.directory) == info.token:
+            if os.path.dirname(info.directory) == root_path():
                 os.rmdir(os.path.dirname(info.directory))
     finally:
         os.close(owner)

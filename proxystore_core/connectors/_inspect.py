@@ -72,6 +72,6 @@ def is_owned(directory: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return not try_lock(fd, exclusive=False)
+        return not try_lock(fd, exclusive=True)  # the owners of a joint store share theirs
     finally:
         os.close(fd)

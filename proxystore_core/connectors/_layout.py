@@ -1,7 +1,7 @@
 """Store directories: what lies in one, and where.
 
 <root>/<token>/
-owner   what the store is; locked by the process that owns it
+owner   what the store is; locked by the process that owns it, or by all that do
 ledger  what the quota has been spent on
 o/      objects: one segment each, named by object id
 f/      free segments, to be written again
@@ -21,6 +21,8 @@ from proxystore_core.exceptions import ConnectorUnavailableError
 OBJECTS, FREE, PARTIAL, WRITERS = "o", "f", "t", "w"
 OWNER, LEDGER = "owner", "ledger"
 STAGED = ".new-"
+DEAD = ".dead-"  # before the name of a part that is being removed
+LEASE = "lease."  # of a file to try out the locks of a file system with
 PARTS = (PARTIAL, OBJECTS, FREE, WRITERS)
 VERSION = 1
 
@@ -38,6 +40,7 @@ class StoreInfo(NamedTuple):
         quota: Bytes that its segments may take.
         recycle: Bytes of evicted segments to keep for reuse.
         spill: Directory for what does not fit, or `None` for none.
+        joint: Whether all who opened it to own it do so together.
     """
 
     directory: str
@@ -49,6 +52,7 @@ class StoreInfo(NamedTuple):
     quota: int
     recycle: int
     spill: str | None
+    joint: bool = False
 
 
 def root_path() -> str:

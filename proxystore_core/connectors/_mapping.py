@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from proxystore_core.connectors._layout import LEASE
 from proxystore_core.connectors._process import random_id, try_lock
 
 _LINUX = sys.platform == "linux"
@@ -129,7 +130,7 @@ def lock_outlives_descriptor(directory: str) -> bool:
     """
     device = os.stat(directory).st_dev
     if device not in _LEASES:
-        _LEASES[device] = overlay_works() and _try_lease(f"{directory}/lease.{random_id(12)}")
+        _LEASES[device] = overlay_works() and _try_lease(f"{directory}/{LEASE}{random_id(12)}")
     return _LEASES[device]
 
 

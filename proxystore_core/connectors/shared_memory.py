@@ -71,9 +71,12 @@ class SharedMemoryConnector:
         spill: Whether to write to disk what does not fit, instead of raising.
         recycle: Bytes of evicted segments to keep for reuse, as `quota`; by default
             a quarter of the quota in memory, and none on disk.
+        joint: Own a named directory together with all others who open it so: it goes
+            with the last of them, whoever made it.
 
     Raises:
-        ConnectorConfigError: A limit is unusable, or the directory holds other files.
+        ConnectorConfigError: A limit is unusable, the directory holds other files, or
+            there is none for `joint`.
         ConnectorUnavailableError: The directory cannot be made, or is somebody else's.
     """
 
@@ -87,7 +90,12 @@ class SharedMemoryConnector:
         spill_dir: str | None = None,
         spill: bool = True,
         recycle: int | str | None = None,
+        joint: bool = False,
     ) -> None:
+        if joint and directory is None:
+            raise ConnectorConfigError(
+                "joint=True needs directory=: the one that the others open, too."
+            )
         root = shared_memory_root() if directory is None else os.path.abspath(directory)
         limits = choose_limits(root, quota, recycle)
         if spill:
@@ -101,6 +109,7 @@ class SharedMemoryConnector:
             None if directory is None else root,
             *limits,
             spill_dir if spill else None,
+            joint=joint,
         )
         self._attach(info, owner)
 

@@ -6,14 +6,18 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from proxystore_core.connectors._inspect import look
 from proxystore_core.connectors._process import node_id
+from proxystore_core.connectors._reaping import reap_store
 from proxystore_core.connectors.shared_memory import SharedMemoryConnector, SharedMemoryKey
 from proxystore_core.exceptions import (
     ConnectorClosedError,
+    ConnectorConfigError,
     MissingReason,
 )
 
@@ -199,3 +203,104 @@ class TestReaping:
             key = store.put(bytes(2 * MB))
             SharedMemoryConnector(spill_dir=str(tmp_path)).close()
             assert store.get(key) == bytes(2 * MB)
+
+
+class TestJoint:
+    """A store that goes with the last of its owners."""
+
+    CODE = """
+        import sys
+        from proxystore_core.connectors.shared_memory import SharedMemoryConnector
+        with SharedMemoryConnector(sys.argv[1], joint=True) as store:
+            print(store.put(b"data" * 10_000).object_id, flush=True)
+            sys.stdin.readline()
+        """
+
+    @pytest.fixture
+    def started(self, tmp_path: Path):
+        code = textwrap.dedent(self.CODE)
+        command = [sys.executable, "-c", code, str(tmp_path / "store")]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            yield process, SharedMemoryKey(process.stdout.readline().strip())
+            if process.poll() is None:
+                process.kill()
+
+    def test_goes_with_the_last(self, tmp_path: Path) -> None:
+        name = str(tmp_path / "store")
+        first = SharedMemoryConnector(name, joint=True)
+        second = SharedMemoryConnector(name, joint=True)
+        key = first.put(b"data")
+        first.close()
+        assert second.get(key) == b"data"
+        third = SharedMemoryConnector(name, joint=True)
+        second.close()
+        assert third.get(key) == b"data"
+        third.close()
+        assert not Path(name).exists()
+
+    @pytest.mark.parametrize("kill", [False, True])
+    def test_outlives_the_process_that_made_it(self, started, tmp_path: Path, kill: bool) -> None:
+        process, key = started
+        name = str(tmp_path / "store")
+        with SharedMemoryConnector(name, joint=True) as store:
+            if kill:
+                process.kill()
+            else:
+                process.stdin.close()
+            process.wait(30)
+            assert reap_store(name) == []
+            status = look(name)
+            assert status is not None
+            assert status.alive
+            assert store.get(key) == b"data" * 10_000
+        assert not Path(name).exists()
+
+    def test_is_reaped_when_all_were_killed(self, started, tmp_path: Path) -> None:
+        process, key = started
+        name = str(tmp_path / "store")
+        process.kill()
+        process.wait(30)
+        status = look(name)
+        assert status is not None
+        assert not status.alive
+        with SharedMemoryConnector(name, joint=True) as store:
+            assert store.get(key) is None
+            assert store.usage().objects == 0
+        assert not Path(name).exists()
+
+    def test_a_connector_that_only_uses_it_keeps_nobody_out(self, tmp_path: Path) -> None:
+        name = str(tmp_path / "store")
+        first = SharedMemoryConnector(name, joint=True)
+        user = SharedMemoryConnector(name)
+        reader = SharedMemoryConnector.from_config(first.config())
+        first.close()
+        assert not Path(name).exists()
+        user.close()
+        reader.close()
+
+    def test_with_an_owner_of_its_own(self, tmp_path: Path) -> None:
+        name = str(tmp_path / "store")
+        with SharedMemoryConnector(name) as owner:
+            with SharedMemoryConnector(name, joint=True) as user:
+                key = user.put(b"data")
+            assert owner.get(key) == b"data"
+        assert not Path(name).exists()
+
+    def test_many_come_and_go(self, tmp_path: Path) -> None:
+        name = str(tmp_path / "store")
+
+        def come_and_go(number: int) -> None:
+            for _ in range(20):
+                with SharedMemoryConnector(name, joint=True) as store:
+                    key = store.put(b"data%d" % number)
+                    assert store.get(key) == b"data%d" % number
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(come_and_go, range(4)))
+        assert not Path(name).exists()
+
+    def test_needs_a_directory(self) -> None:
+        with pytest.raises(ConnectorConfigError, match="directory="):
+            SharedMemoryConnector(joint=True)
