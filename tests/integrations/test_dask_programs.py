@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from multiprocessing import resource_tracker
@@ -23,6 +21,8 @@ import proxystore_dask
 import pytest
 from distributed import Client, LocalCluster
 from proxystore_dask.client import _enabled
+
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.unfinished
 
@@ -154,17 +154,6 @@ PROGRAMS = [
 ]  # fmt: skip
 
 
-def poll(condition: Callable[[], bool], timeout: float = 10.0) -> bool:
-    """Poll until the condition holds; tell whether it did."""
-    pause = threading.Event()
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        pause.wait(0.02)
-    return True
-
-
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_program(client: Client, program: Callable[[], Any]) -> None:
     proxystore_dask.disable(client)
@@ -181,4 +170,4 @@ def test_program(client: Client, program: Callable[[], Any]) -> None:
         assert expected == found
     gc.collect()
     store = _enabled[client]._memory.store
-    assert poll(lambda: not store.usage().objects), list(store.keys())
+    assert wait_until(lambda: not store.usage().objects), list(store.keys())
