@@ -6,10 +6,12 @@ import argparse
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -157,7 +159,10 @@ def parse(argv: Sequence[str] | None, description: str | None) -> Options:
 
 
 def interleave(
-    cases: Mapping[str, Callable[[], float]], rounds: int, warmup: int = 1
+    cases: Mapping[str, Callable[[], float]],
+    rounds: int,
+    warmup: int = 1,
+    limit: float = math.inf,
 ) -> dict[str, list[float]]:
     """Run all cases in turn, round after round, so that drift hits every one alike.
 
@@ -165,12 +170,16 @@ def interleave(
         cases: For each name a call that does one round and returns what it measured.
         rounds: Rounds that count.
         warmup: Rounds before them that do not.
+        limit: Seconds after which three rounds that count are enough.
 
     Returns:
         The measurements of each case.
     """
     samples: dict[str, list[float]] = {name: [] for name in cases}
+    start = time.perf_counter()
     for number in range(-warmup, rounds):
+        if number >= 3 and time.perf_counter() - start > limit:
+            break
         for name, run in cases.items():
             value = run()
             if number >= 0:

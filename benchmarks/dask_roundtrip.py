@@ -1,28 +1,37 @@
-"""Dask round trips: plain Dask, scatter, and ours.
+"""Dask round trips: plain Dask, scatter, ProxyStore's Dask client, and ours.
 
-Each system has a cluster of two worker processes with one thread on this node, and they
-take turns with one task at a time. What is measured, for NumPy arrays, bytes and lists
-of dicts:
+Each system has a cluster of its own on this node, worker processes with one thread, and
+they take turns with one task at a time. What is measured, for NumPy arrays, bytes and
+lists of dicts, the sizes of which are those of their pickles:
 
-* argument: submitting a task with the object, until its small result is there;
-* result: gathering an object that a worker holds ready;
-* A to B: a task on one worker that uses an object which another one holds ready;
-* shared: one object that eight tasks use, two at a time.
+* argument: from submitting a task with the object until its small result is there. All
+  have the defaults, so that each makes the task's key from what the object holds, and in
+  each round it holds something else.
+* argument, pure=False: the same with random keys, so only what carrying costs.
+* result: from submitting a task that has the object ready until the client has it.
+* A to B: the same task on one worker, until a task on another worker has used the object.
+* shared: an array that eight tasks use.
 
-Arguments are submitted with `pure=False`, so that making a key from their content, which
-is the same for all, is not measured. What a round left behind goes outside of the clock.
+Then clusters of four workers read an array of 1 GB in eight tasks, first one of the client
+and then one that a task makes, and hold it: how much more the workers take is their memory.
+
+What a round left behind goes outside of the clock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import os
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from benchmarks import _dask_tasks as tasks
 from benchmarks._harness import (
+    GB,
     MB,
     Options,
     Report,
@@ -34,130 +43,167 @@ from benchmarks._harness import (
     seconds,
     size,
 )
-from benchmarks._peers import OURS
+from benchmarks._peers import OURS, SHM
 
 PLAIN = "plain Dask"
 SCATTER = "scatter, then use"
+BY_CLIENT = "ProxyStore's Dask client, file on /dev/shm"
+INSTALL = "needs: pip install 'proxystore-core[bench]'"
 
-# What, size -> target against plain Dask
-TARGETS: dict[tuple[str, str, int], float] = {
-    ("argument", "array", 100 * MB): 4,
-    ("A to B", "array", 100 * MB): 4,
-    ("result", "array", 100 * MB): 2.5,
-    ("result", "dicts", 10 * MB): 12,
+LEVEL = 0.95  # nearer to 1 than one run can tell
+TARGETS = {  # against plain Dask
+    "argument, array 100 MB": 4.0,
+    "A to B, array 100 MB": 4.0,
+    "result, array 100 MB": 2.5,
+    "result, dicts 10 MB": 12.0,
 }
-
-
-def make(kind: str, nbytes: int) -> Any:
-    """Make an object of about so many bytes."""
-    if kind == "array":
-        import numpy as np
-
-        return np.arange(nbytes // 8, dtype="f8")
-    if kind == "bytes":
-        return os.urandom(1 << 20) * (nbytes >> 20) + b"x" * (nbytes % (1 << 20))
-    return [{"number": i, "text": f"text of record {i}"} for i in range(nbytes // 100)]
-
-
-def take(obj: Any) -> int:
-    """Use an object: the least that a task can do with it."""
-    return len(obj)
+OVERHEAD = 1 / 1.1
+LIMIT = 8.0  # seconds after which a row has enough rounds
+SIZES = {"array": (1, 10, 100), "bytes": (1, 10, 100), "dicts": (1, 10)}  # MB
 
 
 class Bench:
-    """A cluster for each system.
-
-    Args:
-        addresses: The two workers of each.
-        clients: A client of each.
-    """
+    """A client and a cluster for each system."""
 
     def __init__(self, clients: dict[str, Any]) -> None:
         self.clients = clients
+        if PLAIN in clients:
+            self.clients[SCATTER] = clients[PLAIN]
         self.workers = {
             system: sorted(client.scheduler_info()["workers"]) for system, client in clients.items()
         }
 
-    def argument(self, system: str, kind: str, nbytes: int) -> Callable[[], float]:
-        """Return a call that times the way of an argument."""
-        client = self.clients[PLAIN if system == SCATTER else system]
-        obj = make(kind, nbytes)
+    def systems(self, *, scatter: bool = False) -> list[str]:
+        """Name the systems that a row has, ours last."""
+        names = (PLAIN, SCATTER, BY_CLIENT, OURS) if scatter else (PLAIN, BY_CLIENT, OURS)
+        return [name for name in names if name in self.clients]
+
+    def argument(
+        self, system: str, kind: str, nbytes: int, pure: bool = True
+    ) -> Callable[[], float]:
+        """Return a round: an object goes to a task."""
+        client, rounds = self.clients[system], iter(range(1, 1000))
 
         def run() -> float:
+            obj = tasks.make(kind, nbytes, next(rounds))
             begin = time.perf_counter()
-            sent = client.scatter(obj, hash=False) if system == SCATTER else obj
-            client.submit(take, sent, pure=False).result()
-            return time.perf_counter() - begin
+            sent = client.scatter(obj, hash=pure) if system == SCATTER else obj
+            found = client.submit(tasks.take, sent, pure=pure).result()
+            took = time.perf_counter() - begin
+            _check(system, found, len(obj))
+            return took
 
         return _settled(run)
 
     def result(self, system: str, kind: str, nbytes: int) -> Callable[[], float]:
-        """Return a call that times the way of a result."""
-        client = self.clients[system]
+        """Return a round: an object comes from a task."""
+        client, worker = self.clients[system], self.workers[system][0]
+        length = client.submit(tasks.take, tasks.make(kind, nbytes), pure=False).result()
 
         def run() -> float:
-            future = _ready(client, kind, nbytes, self.workers[system][0])
             begin = time.perf_counter()
-            take(future.result())
-            return time.perf_counter() - begin
+            future = client.submit(tasks.give, kind, nbytes, workers=worker, pure=False)
+            found = tasks.take(future.result())
+            took = time.perf_counter() - begin
+            _check(system, found, length)
+            return took
 
         return _settled(run)
 
     def between(self, system: str, kind: str, nbytes: int) -> Callable[[], float]:
-        """Return a call that times the way from one worker to the other."""
-        client = self.clients[system]
+        """Return a round: an object goes from one worker to another."""
+        client, (here, there) = self.clients[system], self.workers[system][:2]
 
         def run() -> float:
-            here, there = self.workers[system]
-            future = _ready(client, kind, nbytes, here)
             begin = time.perf_counter()
-            client.submit(take, future, workers=there, pure=False).result()
+            future = client.submit(tasks.give, kind, nbytes, workers=here, pure=False)
+            client.submit(tasks.take, future, workers=there, pure=False).result()
             return time.perf_counter() - begin
 
         return _settled(run)
 
-    def shared(self, system: str, kind: str, nbytes: int) -> Callable[[], float]:
-        """Return a call that times eight tasks that use one object."""
-        client = self.clients[PLAIN if system == SCATTER else system]
-        obj = make(kind, nbytes)
+    def shared(self, system: str, nbytes: int) -> Callable[[], float]:
+        """Return a round: eight tasks use one array of the client's."""
+        client, obj = self.clients[system], tasks.make("array", nbytes)
 
         def run() -> float:
             begin = time.perf_counter()
             sent = client.scatter(obj, hash=False) if system == SCATTER else obj
-            tasks = client.map(_take_nth, range(8), [sent] * 8, pure=False)
-            client.gather(tasks)
+            found = client.gather(client.map(tasks.take_one, range(8), [sent] * 8, pure=False))
+            took = time.perf_counter() - begin
+            _check(system, found, [len(obj)] * 8)
+            return took
+
+        return _settled(run)
+
+    def held(self, system: str, nbytes: int, *, made: bool) -> Callable[[], tuple[float, float]]:
+        """Return a round: eight tasks read and hold one array; it measures seconds and bytes.
+
+        Args:
+            system: Who does it.
+            nbytes: Size of the array.
+            made: Whether a task makes it, or the client has it.
+        """
+        client, obj = self.clients[system], None if made else tasks.make("array", nbytes)
+
+        def run() -> tuple[float, float]:
+            before = sum(client.run(tasks.memory).values())
+            begin = time.perf_counter()
+            sent = obj
+            if made:
+                worker = self.workers[system][0]
+                sent = client.submit(tasks.make, "array", nbytes, workers=worker, pure=False)
+            elif system == SCATTER:
+                sent = client.scatter(obj, hash=False)
+            futures = client.map(tasks.read_and_hold, range(8), data=sent, pure=False)
+            found = client.gather(futures)
+            took = time.perf_counter() - begin
+            _check(system, found, [nbytes // 8 - 1] * 8)
+            held = sum(client.run(tasks.memory).values()) - before
+            del futures, sent
+            client.run(tasks.drop)
+            client.run(gc.collect)
+            return took, held
+
+        return run
+
+    def noop(self, system: str) -> Callable[[], float]:
+        """Return a round: one task with nothing to carry."""
+        client = self.clients[system]
+
+        def run() -> float:
+            begin = time.perf_counter()
+            client.submit(tasks.noop, pure=False).result()
+            return time.perf_counter() - begin
+
+        return run
+
+    def mapped(self, system: str, count: int) -> Callable[[], float]:
+        """Return a round: many of them by one `map`."""
+        client = self.clients[system]
+
+        def run() -> float:
+            begin = time.perf_counter()
+            client.gather(client.map(tasks.noop, range(count), pure=False))
             return time.perf_counter() - begin
 
         return _settled(run)
 
-    def nothing(self, system: str) -> float:
-        """Time a task with nothing to carry."""
-        begin = time.perf_counter()
-        self.clients[system].submit(_nothing, pure=False).result()
-        return time.perf_counter() - begin
-
-    def many(self, system: str) -> float:
-        """Time 200 of them together."""
-        begin = time.perf_counter()
+    def submitted(self, system: str, count: int) -> Callable[[], float]:
+        """Return a round: many of them, submitted one by one."""
         client = self.clients[system]
-        client.gather(client.map(take, [(i,) for i in range(200)], pure=False))
-        return time.perf_counter() - begin
+
+        def run() -> float:
+            begin = time.perf_counter()
+            client.gather([client.submit(tasks.noop, i, pure=False) for i in range(count)])
+            return time.perf_counter() - begin
+
+        return _settled(run)
 
 
-def _nothing() -> None:
-    pass
-
-
-def _take_nth(_: int, obj: Any) -> int:
-    return take(obj)
-
-
-def _ready(client: Any, kind: str, nbytes: int, worker: str) -> Any:
-    from distributed import wait
-
-    future = client.submit(make, kind, nbytes, workers=worker, pure=False)
-    wait(future)
-    return future
+def _check(system: str, found: Any, expected: Any) -> None:
+    if found != expected:
+        raise RuntimeError(f"{system} gave {found!r} instead of {expected!r}")
 
 
 def _settled(run: Callable[[], float]) -> Callable[[], float]:
@@ -171,80 +217,166 @@ def _settled(run: Callable[[], float]) -> Callable[[], float]:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Bench]:
+def running(systems: Sequence[str], workers: int) -> Iterator[Bench]:
     """Start a cluster for each system, and stop them."""
-    import warnings
-
-    import proxystore_dask
+    import dask.config
     from distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
-        clients = {}
-        for system in (PLAIN, OURS):
+        # What is measured would be called large, unmanaged and slow.
+        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        stack.enter_context(dask.config.set({"distributed.admin.low-level-log-length": 0}))
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-dask-"))
+        clients: dict[str, Any] = {}
+        for system in systems:
             cluster = stack.enter_context(
-                LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    local_directory=scratch,
+                    silence_logs=50,
+                )
             )
+            if system == BY_CLIENT:
+                clients[system] = stack.enter_context(_proxystore_client(stack, cluster))
+                continue
             clients[system] = stack.enter_context(Client(cluster, set_as_default=False))
-        proxystore_dask.enable(clients[OURS], threshold="100 kB")
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # of large graphs, which is what is measured
-        stack.enter_context(clients[PLAIN].as_current())
+            if system == OURS:
+                import proxystore_dask
+
+                proxystore_dask.enable(clients[system])
         yield Bench(clients)
+
+
+def _proxystore_client(stack: contextlib.ExitStack, cluster: Any) -> Any:
+    from proxystore.connectors.file import FileConnector
+    from proxystore_ex.plugins.distributed import Client
+    from proxystore.store import Store
+
+    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=SHM))
+    connector = FileConnector(directory, clear=False)
+    store = Store(Path(directory).name, connector, cache_size=0, register=True)
+    return Client(cluster, ps_store=store, set_as_default=False)
 
 
 def overhead(report: Report, options: Options, bench: Bench) -> None:
     """Compare tasks with nothing to carry."""
+    progress("dask: tasks that do nothing")
+    count = 20 if options.quick else 1000
     systems = (PLAIN, OURS)
-    rounds = options.rounds * 20
-    one = interleave({s: lambda s=s: bench.nothing(s) for s in systems}, rounds, warmup=5)
-    many = interleave({s: lambda s=s: bench.many(s) for s in systems}, options.rounds)
-    for name, taken in (("no-op, one at a time", one), ("no-op, 200 at once", many)):
+    rows = {
+        "no-op, one at a time": ({s: bench.noop(s) for s in systems}, 40 * options.rounds),
+        f"no-op, map of {count}": ({s: bench.mapped(s, count) for s in systems}, options.rounds),
+        f"no-op, {count} submitted": (
+            {s: bench.submitted(s, count) for s in systems},
+            options.rounds,
+        ),
+    }
+    for name, (cases, rounds) in rows.items():
+        taken = interleave(cases, rounds, warmup=2, limit=2 * LIMIT)
         report.samples |= {f"{name}, {s}": values for s, values in taken.items()}
         ours, plain = median(taken[OURS]), median(taken[PLAIN])
-        report.faster(name, PLAIN, ours, plain, 0.9)
+        report.faster(name, PLAIN, ours, plain, OVERHEAD)
 
 
 def round_trips(report: Report, options: Options, bench: Bench) -> None:
     """Compare what carrying costs."""
-    cases = [(kind, n * MB) for kind in ("array", "bytes") for n in (1, 10, 100)]
-    cases += [("dicts", n * MB) for n in (1, 10)]
-    if options.quick:
-        cases = [("array", MB)]
-    ways = {
-        "argument": bench.argument,
-        "result": bench.result,
-        "A to B": bench.between,
-        "shared": bench.shared,
-    }
-    for kind, nbytes in cases:
-        for what, way in ways.items():
-            if what == "shared" and kind != "array":
-                continue
-            systems = [PLAIN, SCATTER, OURS] if what in ("argument", "shared") else [PLAIN, OURS]
-            name = f"{what}, {kind} {size(nbytes)}"
+    sizes = {"array": (1,)} if options.quick else SIZES
+    for kind, nbytes in [(kind, n * MB) for kind, wanted in sizes.items() for n in wanted]:
+        what = f"{kind} {size(nbytes)}"
+        both, few = bench.systems(scatter=True), bench.systems()
+        rows = {
+            f"argument, {what}": {s: bench.argument(s, kind, nbytes) for s in both},
+            f"argument, {what}, pure=False": {
+                s: bench.argument(s, kind, nbytes, pure=False) for s in both
+            },
+            f"result, {what}": {s: bench.result(s, kind, nbytes) for s in few},
+            f"A to B, {what}": {s: bench.between(s, kind, nbytes) for s in few},
+        }
+        if kind == "array":
+            rows[f"shared by 8 tasks, {what}"] = {s: bench.shared(s, nbytes) for s in both}
+        for name, cases in rows.items():
             progress(f"dask: {name}")
             slow = kind == "dicts" and nbytes > MB
-            rounds = min(options.rounds, 3) if slow else options.rounds
-            taken = interleave(
-                {s: way(s, kind, nbytes) for s in systems}, rounds, warmup=1 if slow else 2
-            )
-            report.samples |= {f"{name}, {s}": values for s, values in taken.items()}
-            progress("  " + ", ".join(f"{s} {seconds(median(v))}" for s, v in taken.items()))
-            for peer in systems[:-1]:
-                target = TARGETS.get((what, kind, nbytes), 1.0) if peer == PLAIN else 1.0
-                report.faster(name, peer, median(taken[OURS]), median(taken[peer]), target)
+            taken = interleave(cases, options.rounds, warmup=0 if slow else 1, limit=LIMIT)
+            _compare(report, name, taken)
+        for client in bench.clients.values():
+            client.run(tasks.drop)
+
+
+def one_copy(report: Report, options: Options, bench: Bench) -> None:
+    """Compare time and memory of workers that read the same large array."""
+    nbytes = 10 * MB if options.quick else _affordable()
+    for made, what in ((False, "argument"), (True, "result of a task")):
+        systems = bench.systems(scatter=not made)
+        if not made:  # plain Dask would put the array into each of the tasks
+            systems.remove(PLAIN)
+        name = f"{size(nbytes)} {what}, read by 8 tasks"
+        progress(f"dask: {name}")
+        held: dict[str, list[float]] = {system: [] for system in systems}
+        cases = {
+            system: _remembering(bench.held(system, nbytes, made=made), held[system])
+            for system in systems
+        }
+        _compare(report, name, interleave(cases, min(3, options.rounds), warmup=0))
+        copies = {system: f"{median(values) / nbytes:.2f}" for system, values in held.items()}
+        report.add(
+            f"{name}: copies that the workers hold",
+            peer=", ".join(systems[:-1]),
+            value=median(held[OURS]) / nbytes,
+            unit="copies",
+            target=1.1,
+            at_most=True,
+            ours=copies.pop(OURS),
+            theirs=", ".join(copies.values()),
+        )
+
+
+def _affordable() -> int:
+    """Choose a size at which four workers can have two copies each."""
+    import psutil
+
+    return GB if psutil.virtual_memory().available > 14 * GB else GB // 4
+
+
+def _remembering(run: Callable[[], tuple[float, float]], held: list[float]) -> Callable[[], float]:
+    def remembering() -> float:
+        took, memory = run()
+        held.append(memory)
+        return took
+
+    return remembering
+
+
+def _compare(report: Report, name: str, taken: dict[str, list[float]]) -> None:
+    report.samples |= {f"{name}, {s}": values for s, values in taken.items()}
+    progress("  " + ", ".join(f"{s} {seconds(median(v))}" for s, v in taken.items()))
+    for peer, values in taken.items():
+        if peer != OURS:
+            target = TARGETS.get(name, LEVEL) if peer == PLAIN else LEVEL
+            report.faster(name, peer, median(taken[OURS]), median(values), target)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     options = parse(argv, __doc__)
     report = Report("dask")
-    if have("distributed"):
-        with running() as bench:
+    if not have("distributed"):
+        report.not_run("round trips", PLAIN, INSTALL)
+    else:
+        missing = [] if have("proxystore") and have("proxystore_ex") else [BY_CLIENT]
+        for peer in missing:
+            report.not_run("round trips", peer, INSTALL)
+        systems = [system for system in (PLAIN, BY_CLIENT, OURS) if system not in missing]
+        with running(systems, workers=2) as bench:
             overhead(report, options, bench)
             round_trips(report, options, bench)
-    else:
-        report.not_run("round trips", PLAIN, "needs: pip install 'proxystore-core[bench]'")
+            if options.quick:
+                one_copy(report, options, bench)
+        if not options.quick:
+            with running(systems, workers=4) as bench:
+                one_copy(report, options, bench)
     report.finish(options)
 
 

@@ -29,6 +29,7 @@ PARTS = {
     "store": "store",
     "memory": "memory",
     "parsl": "parsl_roundtrip",
+    "dask": "dask_roundtrip",
     "proxy": "proxy_ops",
     "serialize": "serialize",
     "shared_memory": "shared_memory",
