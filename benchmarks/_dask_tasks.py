@@ -20,9 +20,9 @@ def make(kind: str, nbytes: int, variant: int = 0) -> Any:
     if kind == "bytes":
         block = b"0123456789abcdef" * 64
         return (b"%16d" % variant + block * (nbytes // len(block) + 1))[:nbytes]
-    # Pickled, each of these takes about a hundred bytes.
+    # Pickled, each of these takes a little more than a hundred bytes.
     return [
-        {"number": i + variant, "name": f"record {i:08}", "text": f"{i:050}", "weight": i / 3}
+        {"number": i + variant, "name": f"record {i:08}", "text": f"{i:060}", "weight": i / 3}
         for i in range(nbytes // 100)
     ]
 

@@ -233,7 +233,7 @@ def running(systems: Sequence[str], workers: int) -> Iterator[Bench]:
                 LocalCluster(
                     n_workers=workers,
                     threads_per_worker=1,
-                    dashboard_address=None,
+                    dashboard_address=":0",
                     local_directory=scratch,
                     silence_logs=50,
                 )
@@ -251,8 +251,8 @@ def running(systems: Sequence[str], workers: int) -> Iterator[Bench]:
 
 def _proxystore_client(stack: contextlib.ExitStack, cluster: Any) -> Any:
     from proxystore.connectors.file import FileConnector
-    from proxystore_ex.plugins.distributed import Client
     from proxystore.store import Store
+    from proxystore_ex.plugins.distributed import Client
 
     directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=SHM))
     connector = FileConnector(directory, clear=False)
