@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,10 @@ from parsl.config import Config
 from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider
 
+from examples.common.meter import Processes, files
+from examples.common.place import store_root
 from examples.imaging import workflow
-from examples.imaging.meter import Processes, Traffic, files
+from examples.imaging.meter import Traffic
 from examples.imaging.outcome import Mode, Outcome
 from examples.imaging.progress import Progress
 from examples.imaging.scene import SIZES, plan
@@ -79,13 +79,13 @@ def run(mode: Mode, size: str, workers: int, threshold: str) -> Outcome:
         initialize_logging=False,
     )
     try:
-        with _store_root() as root:
+        with store_root("imaging-") as root:
             progress.say("starting workers")
             with parsl.load(config):
                 _wait_for_workers(workers, scratch / "up")
                 traffic = Traffic(executor)
                 start = time.perf_counter()
-                with Processes(executor, root) as processes:
+                with Processes(_blocks(executor), root) as processes:
                     submitted = workflow.submit(fields, progress.watch)
                     mosaics = {name: f.result() for name, f in submitted.mosaics.items()}
                     found = {field: f.result() for field, f in submitted.shifts.items()}
@@ -121,31 +121,17 @@ def _wait_for_workers(workers: int, directory: Path) -> None:
         future.result()
 
 
+def _blocks(executor: Any) -> list[int]:
+    """Name the manager, which is no child of ours: its provider's shell has ended."""
+    return [job["remote_pid"] for job in executor.provider.resources.values()]
+
+
 def _remove(directory: Path) -> None:
     """Remove the run directory, in which a manager that is still shutting down may be writing."""
     deadline = time.monotonic() + 5
     while directory.exists() and time.monotonic() < deadline:
         shutil.rmtree(directory, ignore_errors=True)
         time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def _store_root() -> Iterator[Path]:
-    """Let stores of this process lie in a directory of this run, whose content is ours alone."""
-    usual = os.environ.get("PROXYSTORE_SHM_ROOT")
-    if usual:
-        base = Path(usual).parent
-    else:
-        base = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
-    root = Path(tempfile.mkdtemp(prefix="imaging-", dir=base))
-    os.environ["PROXYSTORE_SHM_ROOT"] = str(root)
-    try:
-        yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)  # the last store to go may have removed it
-        os.environ.pop("PROXYSTORE_SHM_ROOT")
-        if usual:
-            os.environ["PROXYSTORE_SHM_ROOT"] = usual
 
 
 def _bytes_stored(executor: HighThroughputExecutor) -> int:

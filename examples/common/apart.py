@@ -16,8 +16,9 @@ PATIENCE = 20.0  # seconds that an interrupted process has to clean up
 def call_apart(function: Callable[..., R], *arguments: object) -> R:
     """Call a function in a fresh process, so that nothing is left of it in this one.
 
-    An interrupt (Ctrl-C) is passed on to that process alone: were it to reach Parsl's interchange
-    too, as it does in one process group, Parsl would wait for a dead process while it cleans up.
+    An interrupt (Ctrl-C) is passed on to that process alone: were it to reach the processes of a
+    workflow engine too, as it does in one process group, the engine would wait for dead processes
+    while it cleans up.
 
     Args:
         function: An importable function.
