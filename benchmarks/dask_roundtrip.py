@@ -209,8 +209,7 @@ def _check(system: str, found: Any, expected: Any) -> None:
 def _settled(run: Callable[[], float]) -> Callable[[], float]:
     def settled() -> float:
         value = run()
-        gc.collect()
-        time.sleep(0.05)  # the scheduler tells the workers what to forget
+        time.sleep(0.03)  # the scheduler tells the workers what to forget
         return value
 
     return settled
@@ -274,7 +273,7 @@ def overhead(report: Report, options: Options, bench: Bench) -> None:
         ),
     }
     for name, (cases, rounds) in rows.items():
-        taken = interleave(cases, rounds, warmup=2, limit=2 * LIMIT)
+        taken = interleave(cases, rounds, warmup=2, limit=LIMIT)
         report.samples |= {f"{name}, {s}": values for s, values in taken.items()}
         ours, plain = median(taken[OURS]), median(taken[PLAIN])
         report.faster(name, PLAIN, ours, plain, OVERHEAD)
@@ -298,6 +297,7 @@ def round_trips(report: Report, options: Options, bench: Bench) -> None:
             rows[f"shared by 8 tasks, {what}"] = {s: bench.shared(s, nbytes) for s in both}
         for name, cases in rows.items():
             progress(f"dask: {name}")
+            gc.collect()
             slow = kind == "dicts" and nbytes > MB
             taken = interleave(cases, options.rounds, warmup=0 if slow else 1, limit=LIMIT)
             _compare(report, name, taken)

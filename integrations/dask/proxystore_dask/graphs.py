@@ -23,6 +23,7 @@ from proxystore_dask._seams import map_parts
 from proxystore_dask.memory import Handle, Memory
 from proxystore_dask.nodes import StoredNode
 from proxystore_dask.sizes import estimate, is_foreign
+from proxystore_dask.tokens import GivenNode
 
 _SHAPES = (list, tuple, dict)
 _SMALL = frozenset((bool, float, int, type(None)))
@@ -114,7 +115,7 @@ class Taker:
             handle = None
             if self.memory.wants(obj):
                 size = estimate(obj, self._threshold) if size is None else size
-                handle = self.memory.put(obj, size, at_least=self._threshold)
+                handle = self.memory.put(obj, size)
             self._seen[id(obj)] = obj, handle
         if handle is not None:
             tasks = self.needs.setdefault(handle.key, [])
@@ -129,6 +130,8 @@ class Taker:
         """Tell whether a constant, or one in a node of a graph, is large."""
         if type(item) in _SMALL:
             return False
+        if type(item) is GivenNode:
+            return True
         if isinstance(item, DataNode):
             return self.is_large(item.value)
         if isinstance(item, Task):
@@ -143,6 +146,9 @@ class Taker:
     def _swap(self, node: Any, key: Any) -> Any:
         if isinstance(node, StoredNode):
             return node
+        if type(node) is GivenNode:
+            handle = self.store(node.value, key)
+            return node if handle is None else StoredNode(None, handle, self.memory.policy.writable)
         if isinstance(node, DataNode):
             value = self._constant(node.value, key)
             if isinstance(value, StoredNode):
