@@ -20,7 +20,7 @@ from proxystore_core.connectors._layout import (
     StoreInfo,
     default_spill_dir,
     read_info,
-    shared_memory_root,
+    shared_memory_root as shared_memory_root,
 )
 from proxystore_core.connectors._ledger import closed_error
 from proxystore_core.connectors._limits import choose_limits

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -29,19 +25,23 @@ from proxystore_dask.client import _enabled
 from proxystore_core.connectors.file import FileConnector
 from proxystore_core.connectors.shared_memory import SharedMemoryConnector
 from proxystore_core.store import Store
+from tests.conftest import wait_until
+from tests.integrations.dask_kit import (
+    SIZE,
+    THRESHOLD,
+    empty,
+    kill,
+    local,
+    make,
+    started,
+    total,
+    usage,
+)
 
 pytestmark = pytest.mark.unfinished
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-SIZE = 100_000  # items of eight bytes
-THRESHOLD = 100_000
-
-ELSEWHERE = """
-import proxystore_core.connectors.shared_memory as shm
-shm.node_id = lambda: 'elsewhere/1'
-shm.read_info = lambda directory: None
-"""
 BARE = "import sys; sys.modules['proxystore_dask'] = None"
 
 
@@ -51,82 +51,6 @@ def no_leaks(watch_leaks: Callable[[], AbstractContextManager[None]]) -> Iterato
     resource_tracker.ensure_running()
     with watch_leaks():
         yield
-
-
-def poll(condition: Callable[[], bool], timeout: float = 20.0) -> bool:
-    """Poll until the condition holds; tell whether it did."""
-    pause = threading.Event()
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        pause.wait(0.02)
-    return True
-
-
-def total(values: Any) -> float:
-    return float(values.sum())
-
-
-def make(count: int, start: int = 0) -> np.ndarray[Any, Any]:
-    return np.arange(start, start + count, dtype="f8")
-
-
-def usage(client: Client) -> int:
-    return _enabled[client]._memory.store.usage().objects
-
-
-def empty(client: Client) -> bool:
-    gc.collect()
-    return poll(lambda: not usage(client))
-
-
-@contextmanager
-def local(workers: int = 2, **options: Any) -> Iterator[Client]:
-    options = {"threads_per_worker": 1, "dashboard_address": ":0", **options}
-    with (
-        LocalCluster(n_workers=workers, **options) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        proxystore_dask.enable(client, threshold=THRESHOLD)
-        yield client
-
-
-@contextmanager
-def started(path: Path, *preloads: str, workers: int = 2) -> Iterator[str]:
-    """Start a scheduler and workers by the command line; yield the scheduler's address."""
-    with contextlib.ExitStack() as stack:
-        address_file = path / "scheduler.json"
-        run = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0"]
-        run += ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(address_file)]
-        stack.enter_context(_process(run, path))
-        assert poll(lambda: address_file.exists() and address_file.stat().st_size > 0)
-        for number in range(workers):
-            run = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1"]
-            run += ["--no-dashboard", "--scheduler-file", str(address_file), "--no-nanny"]
-            if number < len(preloads):
-                preload = path / f"preload_{number}.py"
-                preload.write_text(preloads[number])
-                run += ["--preload", str(preload)]
-            stack.enter_context(_process(run, path))
-        import json
-
-        yield json.loads(address_file.read_text())["address"]
-
-
-@contextmanager
-def _process(run: list[str], path: Path) -> Iterator[None]:
-    with (path / "log").open("a") as log:
-        process = subprocess.Popen(run, cwd=path, stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def test_started_by_the_command_line(tmp_path: Path) -> None:
@@ -140,34 +64,6 @@ def test_started_by_the_command_line(tmp_path: Path) -> None:
         assert client.submit(total, make(SIZE), pure=False).result() == total(make(SIZE))
         assert np.array_equal(made.result(), make(SIZE))
         del made
-        assert empty(client)
-
-
-def test_worker_on_another_node(tmp_path: Path) -> None:
-    with (
-        started(tmp_path, ELSEWHERE) as address,
-        Client(address, set_as_default=False) as client,
-    ):
-        client.wait_for_workers(2)
-        proxystore_dask.enable(client, threshold=THRESHOLD)
-        where = client.run(lambda dask_worker: dask_worker.plugins["proxystore"].token())
-        (far,) = (worker for worker, token in where.items() if not token)
-        (near,) = (worker for worker, token in where.items() if token)
-
-        async def later(values: Any) -> float:
-            return total(values)
-
-        value = make(SIZE)
-        assert client.submit(total, value, workers=far).result() == total(value)
-        assert client.submit(later, value, workers=far).result() == total(value)
-        made = client.submit(make, SIZE, workers=near)
-        assert np.array_equal(made.result(), value)
-        assert usage(client) >= 1
-        assert client.submit(total, made, workers=far).result() == total(value)
-        back = client.submit(make, SIZE, 5, workers=far)
-        assert client.submit(total, back, workers=near).result() == total(make(SIZE, 5))
-        assert np.array_equal(back.result(), make(SIZE, 5))
-        del made, back
         assert empty(client)
 
 
@@ -271,7 +167,7 @@ def test_store_of_the_user(tmp_path: Path) -> None:
         future = client.submit(total, make(SIZE), pure=False)
         assert future.result() == total(make(SIZE))
         del made, future
-        assert poll(lambda: not list(store.keys()))
+        assert wait_until(lambda: not list(store.keys()))
 
 
 def test_full_store(tmp_path: Path) -> None:
@@ -326,11 +222,6 @@ def test_client_that_is_killed(tmp_path: Path) -> None:
         assert empty(client)
 
 
-def kill(client: Client, address: str) -> None:
-    pids = client.run(os.getpid)
-    os.kill(pids[address], signal.SIGKILL)
-
-
 def test_killed_worker_that_held_a_result() -> None:
     with local() as client:
         here, _ = sorted(client.scheduler_info()["workers"])
@@ -345,26 +236,50 @@ def test_killed_worker_that_held_a_result() -> None:
         assert empty(client)
 
 
-def test_many_tasks_on_workers_that_are_killed(tmp_path: Path) -> None:
+def test_result_of_a_killed_worker_is_inherited(tmp_path: Path) -> None:
+    def make_once(count: int, path: str) -> np.ndarray[Any, Any]:
+        with Path(path).open("a") as log:
+            log.write("x")
+        return make(count)
+
+    log = tmp_path / "log"
+    with local(3) as client:
+        here, there, _ = sorted(client.scheduler_info()["workers"])
+        made = client.submit(make_once, SIZE, str(log), workers=here, allow_other_workers=True)
+        assert client.submit(total, made, workers=there).result() == total(make(SIZE))
+        key = made.key
+        assert wait_until(lambda: len(client.who_has()[key]) == 2)
+        kill(client, here, there)
+        assert client.submit(total, made, pure=False).result() == total(make(SIZE))
+        assert np.array_equal(made.result(), make(SIZE))
+        assert log.read_text() == "x"  # it was not made again
+        assert usage(client) == 1
+        del made
+        assert empty(client)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "kills"), [(100, 5), pytest.param(500, 50, marks=pytest.mark.soak)]
+)
+def test_many_tasks_on_workers_that_are_killed(tmp_path: Path, tasks: int, kills: int) -> None:
     def step(values: Any, number: int, path: str) -> np.ndarray[Any, Any]:
         marker = Path(path) / str(number)
-        if number % 20 == 0 and not marker.exists():
+        if number % (tasks // kills) == 0 and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return np.asarray(values + number)
 
     value = make(20_000)
-    config = {"distributed.scheduler.allowed-failures": 50}
+    config = {"distributed.scheduler.allowed-failures": tasks}
     with dask.config.set(config), local() as client:
         first = [
-            client.submit(step, value, i, str(tmp_path), retries=2, key=f"step-{i}")
-            for i in range(100)
+            client.submit(step, value, i, str(tmp_path), key=f"step-{i}") for i in range(tasks)
         ]
         sums = [client.submit(total, future) for future in first]
-        expected = [total(value + i) for i in range(100)]
+        expected = [total(value + i) for i in range(tasks)]
         assert client.gather(sums) == expected
         assert [total(x) for x in client.gather(first)] == expected
-        assert len(list(tmp_path.iterdir())) == 5
+        assert len(list(tmp_path.iterdir())) == kills
         del first, sums
         assert empty(client)
 
@@ -373,7 +288,7 @@ def test_retired_worker_gives_its_results_to_another() -> None:
     with local() as client:
         here, _ = sorted(client.scheduler_info()["workers"])
         made = client.submit(make, SIZE, workers=here, allow_other_workers=True)
-        assert poll(made.done)
+        assert wait_until(made.done)
         client.retire_workers([here])
         assert np.array_equal(made.result(), make(SIZE))
         del made

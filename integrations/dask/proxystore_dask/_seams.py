@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from distributed import Client, Scheduler, Worker
+from distributed import Client, Nanny, Scheduler, Worker
 from distributed.protocol.serialize import ToPickle, to_serialize
 from distributed.utils_comm import gather_from_workers, retry_operation
 
@@ -42,6 +42,9 @@ _WANTED: dict[type, dict[str, tuple[str, ...]]] = {
         "gather": ("keys", "serializers"),
         "get_who_has": ("keys",),
         "update_data": ("who_has", "nbytes", "client"),
+        "remove_worker": ("address",),
+        "add_replica": ("ts", "ws"),
+        "worker_send": ("worker", "msg"),
     },
 }
 
@@ -173,13 +176,88 @@ async def call(server: Any, address: str, name: str, **message: Any) -> Any:
     return await getattr(server.rpc(address), name)(**message)
 
 
+def on_stream(server: Any, name: str, handler: Callable[..., Any]) -> Callable[[], None]:
+    """Take the messages of a name that a scheduler or worker gets; return what undoes it."""
+    server.stream_handlers[name] = handler
+    return lambda: server.stream_handlers.pop(name, None)
+
+
+def raw(buffer: Any) -> Any:
+    """Let bytes, or `None`, be sent without being copied."""
+    return None if buffer is None else to_serialize(memoryview(buffer))
+
+
+# Of nannies
+
+
+def guard_monitor(nanny: Nanny, may_run: Callable[[int, float], bool]) -> Callable[[], None]:
+    """Ask before a nanny looks whether its worker is to be restarted for its memory.
+
+    Args:
+        nanny: The nanny.
+        may_run: Called with the process id of the worker, and the bytes that it may take.
+
+    Returns:
+        What undoes it.
+    """
+    callback = nanny.periodic_callbacks.get("memory_monitor")
+    manager = getattr(nanny, "memory_manager", None)
+    limit = getattr(manager, "memory_limit", None)
+    fraction = getattr(manager, "memory_terminate_fraction", None)
+    if callback is None or not limit or not fraction or not hasattr(callback, "callback"):
+        return lambda: None
+    original = callback.callback
+
+    def guarded() -> Any:
+        pid = getattr(getattr(nanny.process, "process", None), "pid", None)
+        if pid is not None and may_run(pid, limit * fraction):
+            return original()
+        return None
+
+    callback.callback = guarded
+
+    def undo() -> None:
+        callback.callback = original
+
+    return undo
+
+
 # Of the scheduler
 
 
-def on_stream(scheduler: Scheduler, name: str, handler: Callable[..., Any]) -> Callable[[], None]:
-    """Take the messages of a name that clients and workers send; return what undoes it."""
-    scheduler.stream_handlers[name] = handler
-    return lambda: scheduler.stream_handlers.pop(name, None)
+def tell_worker(scheduler: Scheduler, worker: str, message: dict[str, Any]) -> None:
+    """Send a message to a worker, in the order of all that the scheduler sends it."""
+    if worker in scheduler.stream_comms:
+        scheduler.worker_send(worker, message)
+
+
+def address_of(scheduler: Scheduler, worker: Any) -> str:
+    """Return the address of a worker that may be given by a name."""
+    return str(scheduler.coerce_address(worker))
+
+
+def held_by(scheduler: Scheduler, address: str) -> list[Any]:
+    """Return the tasks whose results are on one worker and no other, actors excepted."""
+    worker = scheduler.workers.get(address)
+    if worker is None:
+        return []
+    return [
+        task
+        for task in worker.has_what
+        if len(task.who_has) == 1 and task not in worker.actors and task.state == "memory"
+    ]
+
+
+def add_replica(scheduler: Scheduler, task: Any, address: str) -> None:
+    """Take note that a worker has, or is about to have, the result of a task, too."""
+    scheduler.add_replica(task, scheduler.workers[address])
+
+
+def least_loaded(scheduler: Scheduler, candidates: Iterable[str], but: str) -> str | None:
+    """Return the running worker with the fewest bytes among some, except for one."""
+    running = {worker.address: worker for worker in scheduler.running}
+    found = [address for address in candidates if address in running and address != but]
+    return min(found, key=lambda address: running[address].nbytes, default=None)
 
 
 def unpickled(value: Any) -> Any:

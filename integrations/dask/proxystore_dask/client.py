@@ -18,7 +18,8 @@ from proxystore_core.exceptions import ExecutorConfigError, ProxyStoreError
 from proxystore_core.store import Store
 from proxystore_dask import _seams, memory
 from proxystore_dask.graphs import Taker
-from proxystore_dask.memory import Handle, Memory
+from proxystore_dask.memory import FarMemory, Handle, Memory
+from proxystore_dask.pages import NannyMemory
 from proxystore_dask.scatter import make_scatter
 from proxystore_dask.scheduler import NAME, SchedulerMemory
 from proxystore_dask.versions import check, here
@@ -141,20 +142,36 @@ async def _enable(client: distributed.Client, policy: Policy, store: Store[Any] 
     await check(client)
     config = None if store is None else store.config()
     await client.register_plugin(SchedulerMemory(policy, config), name=NAME)
-    config = (await client.scheduler.proxystore_hello(party=client.id))["config"]
-    attached = Memory.attach(config, policy)
-    prefix = None if attached is None else attached.prefix
+    there = await client.scheduler.proxystore_hello(party=client.id)
+    config, cluster = there["config"], there["cluster"]
+    mine = Memory.try_open(cluster, policy, config)
+    if mine is not None and mine.home != there["home"]:
+        mine = FarMemory(mine, _sender(client))
+    prefix = None if mine is None else mine.prefix
     await client.scheduler.proxystore_hello(party=client.id, prefix=prefix)
-    await client.register_plugin(WorkerMemory(config, policy, here()), name=NAME)
-    if attached is None:
+    await client.register_plugin(WorkerMemory(cluster, config, policy, here()), name=NAME)
+    await client.register_plugin(NannyMemory(), name=NAME)
+    if mine is None:
         warnings.warn(
-            "The scheduler is not on the node of this client: arguments, and results that are "
-            "gathered, travel as in plain Dask. Between workers on the scheduler's node results "
-            "travel by reference.",
+            "This client can reach no memory of its node: its arguments, and the results that it "
+            "gathers, travel as in plain Dask. Between workers results travel by reference.",
             stacklevel=2,
         )
         return
-    _enabled[client] = Enabled(client, attached)
+    _enabled[client] = Enabled(client, mine)
+
+
+def _sender(client: distributed.Client) -> Callable[..., None]:
+    """Return what sends messages to the scheduler, as long as there is a client."""
+    found = weakref.ref(client)
+
+    def send(op: str, **message: Any) -> None:
+        client = found()
+        if client is not None and _seams.serves(client):
+            message = {name: _seams.ToPickle(value) for name, value in message.items()}
+            _seams.send(client, {"op": f"{NAME}-{op}", **message})
+
+    return send
 
 
 class Enabled:
@@ -168,6 +185,7 @@ class Enabled:
     def __init__(self, client: distributed.Client, memory: Memory) -> None:
         self._client = weakref.ref(client)
         self._memory = memory
+        self._send = _sender(client)
         self._undo = [
             _seams.hook(client, "_graph_to_futures", self._make_graph_to_futures),
             _seams.hook(client, "_gather_remote", self._make_gather_remote),
@@ -183,10 +201,8 @@ class Enabled:
 
     def tell(self, op: str, needs: dict[Any, list[Any]], **more: Any) -> None:
         """Tell the scheduler about objects and the tasks that need them."""
-        client = self._client()
-        if client is not None and needs:
-            more = {name: _seams.ToPickle(value) for name, value in more.items()}
-            _seams.send(client, {"op": f"{NAME}-{op}", "needs": _seams.ToPickle(needs), **more})
+        if needs:
+            self._send(op, needs=needs, **more)
 
     def _make_graph_to_futures(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _graph_to_futures(expr: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
@@ -203,8 +219,7 @@ class Enabled:
                 self.tell("settle", taker.needs)
             except BaseException:
                 self._memory.evict(taker.needs)
-                if _seams.serves(client):
-                    self.tell("drop", taker.needs)
+                self.tell("drop", taker.needs)
                 raise
             return futures
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any
 
 from distributed import Worker, WorkerPlugin
@@ -20,16 +21,20 @@ from proxystore_core.store.config import StoreConfig
 from proxystore_dask import _seams, memory
 from proxystore_dask.memory import Handle, Memory
 from proxystore_dask.nodes import Resolving, stored_in
+from proxystore_dask.pages import own_memory
 from proxystore_dask.scheduler import NAME
 from proxystore_dask.shelf import Shelf, arriving, instead
 from proxystore_dask.versions import DaskSetupError, here
+
+logger = logging.getLogger("distributed.worker.proxystore")
 
 
 class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     """Lets a worker share its large results with its node.
 
     Args:
-        config: The memory of the scheduler's node.
+        cluster: Id of the scheduler.
+        config: A store to use instead of shared memory on every node.
         policy: What is stored.
         version: The version of the client that sends this.
     """
@@ -37,39 +42,55 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     name = NAME
     idempotent = True
 
-    def __init__(self, config: StoreConfig, policy: Policy, version: str) -> None:
+    def __init__(
+        self, cluster: str, config: StoreConfig | None, policy: Policy, version: str
+    ) -> None:
+        self.cluster = cluster
         self.config = config
         self.policy = policy
         self.version = version
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config, "policy": self.policy, "version": self.version}
+        names = ("cluster", "config", "policy", "version")
+        return {name: getattr(self, name) for name in names}
 
     async def setup(self, worker: Worker) -> None:
-        """Attach to the memory, and put our part in front of the worker's."""
+        """Open the memory, and put our part in front of the worker's."""
         if self.version != here():
             raise DaskSetupError(f"The worker {worker.address}", here(), self.version)
         self.worker = worker
         self._undo: list[Callable[[], None]] = []
         self._peers: dict[str, bool] = {}
         self._storing: dict[Any, asyncio.Task[Handle | None]] = {}
-        self.memory = Memory.attach(self.config, self.policy)
+        self._bringing: dict[Any, asyncio.Task[None]] = {}
+        self._leads = False
+        self.memory = Memory.try_open(self.cluster, self.policy, self.config)
         if _seams.missing(Worker):
             return
         self.shelf = Shelf(worker.data, self._tell, self.policy.writable)
         _seams.replace_data(worker, self.shelf)
-        self._undo.append(_seams.on_rpc(worker, f"{NAME}_token", self.token))
-        self._undo.append(_seams.hook(worker, "execute", self._make_execute))
-        self._undo.append(_seams.hook(worker, "get_data", self._make_get_data))
-        self._undo.append(_seams.on_rpc(worker, "get_data", worker.get_data))
-        self._undo.append(_seams.hook(worker, "update_data", self._make_update_data))
-        self._undo.append(_seams.on_rpc(worker, "update_data", worker.update_data))
-        self._undo.append(_seams.hook(worker, "get_metrics", self._make_get_metrics))
+        for name, make in (
+            ("execute", self._make_execute),
+            ("get_data", self._make_get_data),
+            ("update_data", self._make_update_data),
+            ("get_metrics", self._make_get_metrics),
+        ):
+            self._undo.append(_seams.hook(worker, name, make))
+        self._undo.append(_seams.hook(worker.monitor, "get_process_memory", own_memory))
+        for name in ("get_data", "update_data"):
+            self._undo.append(_seams.on_rpc(worker, name, getattr(worker, name)))
+        for name in ("token", "read"):
+            self._undo.append(_seams.on_rpc(worker, f"{NAME}_{name}", getattr(self, name)))
+        for name in ("evict", "sweep", "inherit", "lead"):
+            self._undo.append(_seams.on_stream(worker, f"{NAME}-{name}", getattr(self, name)))
         worker.metrics[NAME] = self._metric
         self._undo.append(lambda: worker.metrics.pop(NAME, None))
         if self.memory is not None:
             # Here, so that what this worker leaves behind if it is killed is known to be its.
-            await worker.scheduler.proxystore_hello(party=worker.address, prefix=self.memory.prefix)
+            answer = await worker.scheduler.proxystore_hello(
+                party=worker.address, prefix=self.memory.prefix
+            )
+            self._leads = self._leads or answer["leads"]
 
     async def teardown(self, worker: Worker) -> None:
         """Leave the worker as it was."""
@@ -95,21 +116,47 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     def _make_get_metrics(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def get_metrics() -> Any:
             metrics = await original()
-            # What another worker of the node stored is counted there.
-            borrowed = sum(
-                handle.nbytes
-                for handle in self.shelf.handles.values()
-                if self.memory is None or not self.memory.stored(handle)
-            )
-            metrics["managed_bytes"] = max(0, metrics["managed_bytes"] - borrowed)
+            not_mine = sum(h.nbytes for h in self.shelf.handles.values() if h.kept is None)
+            metrics["managed_bytes"] = max(0, metrics["managed_bytes"] - not_mine)
+            if self._leads and self.memory is not None:  # counted here for the whole node
+                shared = await asyncio.to_thread(self.memory.nbytes)
+                metrics["managed_bytes"] += shared
+                metrics["memory"] = metrics.get("memory", 0) + shared
             return metrics
 
         return get_metrics
 
+    # What the scheduler, and workers of other nodes, ask of this node's memory
+
+    def read(self, key: Any) -> dict[str, Any]:
+        """Return the stored form of an object, for a worker of another node."""
+        stored = _seams.unpickled(key)
+        view = None if self.memory is None else self.memory.store.get_view(stored)
+        return {"data": _seams.raw(view)}
+
+    async def evict(self, keys: Any) -> None:
+        """Remove objects that nobody needs any more."""
+        if self.memory is not None:
+            await asyncio.to_thread(self.memory.evict, _seams.unpickled(keys))
+
+    async def sweep(self, prefix: Any, known: Any) -> None:
+        """Remove what a party of this node that is gone stored, and nobody knows of."""
+        if self.memory is not None:
+            prefix, known = _seams.unpickled(prefix), _seams.unpickled(known)
+            await asyncio.to_thread(self.memory.evict_unknown, prefix, known)
+
+    def inherit(self, handles: Any) -> None:
+        """Take over results of a worker that is gone, which lie in this node's memory."""
+        self.worker.update_data(data=_seams.unpickled(handles), stimulus_id=f"{NAME}-inherit")
+
+    def lead(self) -> None:
+        """Count the bytes of this node's memory from now on."""
+        self._leads = True
+
     def _tell(self, key: Any, handle: Handle) -> None:
         """Tell the scheduler that a result lies in the memory."""
         self.worker.batched_send(
-            {"op": f"{NAME}-published", "key": key, "stored": _seams.ToPickle(handle.key)}
+            {"op": f"{NAME}-published", "key": key, "handle": _seams.ToPickle(handle)}
         )
 
     # Running tasks
@@ -124,35 +171,67 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
                 for dependency in task.dependencies
                 if (handle := self.shelf.handles.get(dependency.key)) is not None
             }
-            fetched = [] if self.memory is not None else await self._fetch(task.run_spec)
-            if not handles and not fetched:
-                return await original(key, stimulus_id=stimulus_id)
-            if not isinstance(task.run_spec, Resolving):
-                writable = self.policy.writable
-                task.run_spec = Resolving(task.run_spec, _begin, writable)
-            token = instead.set(handles)
-            try:
-                return await original(key, stimulus_id=stimulus_id)
-            finally:
-                instead.reset(token)
-                for stored in fetched:
-                    memory.forget(stored)
+            async with self._reach([*stored_in(task.run_spec), *handles.values()]):
+                if not handles:
+                    return await original(key, stimulus_id=stimulus_id)
+                if not isinstance(task.run_spec, Resolving):
+                    task.run_spec = Resolving(task.run_spec, _begin, self.policy.writable)
+                token = instead.set(handles)
+                try:
+                    return await original(key, stimulus_id=stimulus_id)
+                finally:
+                    instead.reset(token)
 
         return execute
 
-    async def _fetch(self, run_spec: Any) -> list[Any]:
-        """Bring what a task needs from a memory that this worker cannot reach."""
-        wanted = [handle for handle in stored_in(run_spec) if not memory.is_reachable(handle)]
-        for handle in wanted:
+    @contextlib.asynccontextmanager
+    async def _reach(self, handles: Iterable[Handle]) -> AsyncIterator[None]:
+        """Bring objects that lie in the memory of another node."""
+        far = [handle for handle in handles if not memory.is_near(handle)]
+        if not far:
+            yield
+            return
+        with memory.held(far):
+            await asyncio.gather(*map(self._bring_once, far))
+            yield
+
+    async def _bring_once(self, handle: Handle) -> None:
+        if handle.key not in self._bringing:
+            if memory.is_brought(handle):
+                return
+            self._bringing[handle.key] = asyncio.create_task(self._bring(handle))
+        await asyncio.shield(self._bringing[handle.key])
+
+    async def _bring(self, handle: Handle) -> None:
+        """Fetch an object of another node, once for all workers of this one."""
+        wanted, copy = _seams.ToPickle(handle.key), None
+        try:
+            found = await self.worker.scheduler.proxystore_find(
+                key=wanted, party=self.worker.address
+            )
+            copy = _seams.unpickled(found["copy"])
+            if copy is not None or found["address"] is None:
+                return  # where nobody has it the task says that its argument is missing
             try:
-                answer = await self.worker.scheduler.proxystore_fetch(
-                    key=_seams.ToPickle(handle.key)
+                there = _seams.ToPickle(_seams.unpickled(found["key"]))
+                answer = await _seams.call(self.worker, found["address"], f"{NAME}_read", key=there)
+                data = answer["data"]
+                if data is not None and self.memory is not None:
+                    copy = await asyncio.to_thread(self.memory.put_raw, [data])
+                if data is not None and copy is None:  # there is no room to share it
+                    memory.bring(handle, data)
+            finally:
+                self.worker.batched_send(
+                    {"op": f"{NAME}-copied", "key": wanted, "copy": _seams.ToPickle(copy)}
                 )
-            except Exception:  # noqa: BLE001, S112  # the task says that its argument is missing
-                continue
-            if answer["data"] is not None:
-                memory.bring(handle.key, answer["data"])
-        return [handle.key for handle in wanted]
+        except OSError as error:
+            logger.warning("%s could not be fetched: %s", handle, error)
+        finally:
+            if copy is not None and self.memory is not None:
+                config = self.memory.config
+                near = Handle(config, copy, handle.nbytes, handle.mapped, handle.info)
+                memory.remember(handle, near)
+            del self._bringing[handle.key]
 
     # Handing out results
 
@@ -203,9 +282,12 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         return self._peers[who]
 
     async def _by_value(self, key: Any) -> Any:
-        """Get an object off the event loop, if it is not here but in the memory."""
+        """Get an object off the event loop, if it is not here but in a memory."""
         handle = self.shelf.handles.get(key)
-        return None if handle is None else await asyncio.to_thread(memory.get, handle)
+        if handle is None:
+            return None
+        async with self._reach([handle]):
+            return await asyncio.to_thread(memory.get, handle)
 
     async def _by_reference(self, key: Any) -> Handle | None:
         handle = self.shelf.handles.get(key)
