@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from distributed import Client, Nanny, Scheduler, Worker
+from distributed.protocol.pickle import dumps
 from distributed.protocol.serialize import ToPickle, to_serialize
 from distributed.utils_comm import gather_from_workers, retry_operation
 
@@ -258,6 +259,15 @@ def least_loaded(scheduler: Scheduler, candidates: Iterable[str], but: str) -> s
     running = {worker.address: worker for worker in scheduler.running}
     found = [address for address in candidates if address in running and address != but]
     return min(found, key=lambda address: running[address].nbytes, default=None)
+
+
+async def register_on(
+    scheduler: Scheduler, name: str, plugin: Any, for_workers: Any, for_nannies: Any
+) -> None:
+    """Register plugins from within the scheduler, for itself, all workers and all nannies."""
+    await scheduler.register_scheduler_plugin(plugin, name=name, idempotent=True)
+    await scheduler.register_worker_plugin(None, dumps(for_workers), name, idempotent=True)
+    await scheduler.register_nanny_plugin(None, dumps(for_nannies), name, idempotent=True)
 
 
 def unpickled(value: Any) -> Any:

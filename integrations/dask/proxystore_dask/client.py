@@ -18,6 +18,7 @@ from proxystore_core.exceptions import ExecutorConfigError, ProxyStoreError
 from proxystore_core.store import Store
 from proxystore_dask import _seams, memory
 from proxystore_dask.graphs import Taker
+from proxystore_dask.lazy import make_proxy
 from proxystore_dask.memory import FarMemory, Handle, Memory
 from proxystore_dask.pages import NannyMemory
 from proxystore_dask.scatter import make_scatter
@@ -80,11 +81,22 @@ def is_enabled(client: distributed.Client) -> bool:
 
 
 async def dask_setup(server: Any) -> None:
-    """Enable a client, for Dask's preloads (configuration `distributed.client.preload`).
+    """Enable a client or a whole cluster, for Dask's preloads.
+
+    As `distributed.client.preload` it enables the client; as `distributed.scheduler.preload`
+    it lets the workers share results from the start, whatever clients come. Workers and
+    nannies, which learn it from the scheduler, may preload it, too: it then does nothing
+    there but to fail early where the package is missing.
 
     The configuration entries `proxystore.threshold` and `proxystore.writable` are heeded.
     """
-    if isinstance(server, distributed.Client) and server not in _enabled:
+    if isinstance(server, Scheduler):
+        policy = _policy(None, None)
+        scheduler, worker, nanny = (
+            SchedulerMemory(policy), WorkerMemory(server.id, None, policy, here()), NannyMemory()
+        )  # fmt: skip
+        await _seams.register_on(server, NAME, scheduler, worker, nanny)
+    elif isinstance(server, distributed.Client) and server not in _enabled:
         await _enable(server, _policy(None, None), None)
 
 
@@ -237,6 +249,8 @@ class Enabled:
             handles = {key: value for key, value in data.items() if type(value) is Handle}
             if not handles:
                 return response
+            if self._memory.policy.resolve == "lazy":
+                return {**response, "data": data | self._proxies(client, handles)}
             found = await asyncio.gather(
                 *(asyncio.to_thread(self._get, handle) for handle in handles.values())
             )
@@ -252,6 +266,13 @@ class Enabled:
             return {**response, "data": data}
 
         return _gather_remote
+
+    def _proxies(self, client: Any, handles: dict[Any, Handle]) -> dict[Any, Any]:
+        writable = self._memory.policy.writable
+        return {
+            key: make_proxy(handle, writable, distributed.Future(key, client))
+            for key, handle in handles.items()
+        }
 
     def _get(self, handle: Handle) -> tuple[Any] | None:
         try:

@@ -7,7 +7,9 @@ from typing import Any
 
 from dask._task_spec import DataNode, GraphNode, NestedContainer, Task
 
+from proxystore_core.autoproxy import Policy
 from proxystore_dask import memory
+from proxystore_dask.lazy import make_proxy
 from proxystore_dask.memory import Handle
 
 
@@ -18,30 +20,39 @@ class StoredNode(DataNode):  # type: ignore[misc]  # Dask has no types
         key: Its key in the graph, or `None` for an argument of a task.
         handle: Where the object lies.
         writable: Whether the task gets private memory that it can write to.
+        lazy: Whether the task gets a proxy.
     """
 
-    def __init__(self, key: Any, handle: Handle, writable: bool = True) -> None:
+    def __init__(self, key: Any, handle: Handle, writable: bool = True, lazy: bool = False) -> None:
         super().__init__(("stored", str(handle.key)) if key is None else key, None)
         self.typ = object
         self.handle = handle
         self.writable = writable
+        self.lazy = lazy
+
+    @classmethod
+    def of(cls, key: Any, handle: Handle, policy: Policy) -> StoredNode:
+        """Return a node that hands out an object as a policy says."""
+        return cls(key, handle, policy.writable, policy.resolve == "lazy")
 
     def __call__(self, values: object = ()) -> Any:
         """Return the object."""
+        if self.lazy:
+            return make_proxy(self.handle, self.writable)
         return memory.get(self.handle, writable=self.writable)
 
     def copy(self) -> StoredNode:
         """Return a node of the same object."""
-        return StoredNode(self.key, self.handle, self.writable)
+        return StoredNode(self.key, self.handle, self.writable, self.lazy)
 
     def substitute(self, subs: Mapping[Any, Any], key: Any = None) -> StoredNode:
         """Return this node, under another key if one is given."""
         if key is not None and key != self.key:
-            return StoredNode(key, self.handle, self.writable)
+            return StoredNode(key, self.handle, self.writable, self.lazy)
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredNode, (self.key, self.handle, self.writable)
+        return StoredNode, (self.key, self.handle, self.writable, self.lazy)
 
     def __repr__(self) -> str:
         return f"StoredNode({self.handle!r})"
@@ -63,15 +74,21 @@ class Resolving(GraphNode):  # type: ignore[misc]  # Dask has no types
         inner: The task.
         begin: Called in that thread before anything else.
         writable: Whether the task gets private memory that it can write to.
+        lazy: Whether the task gets proxies.
     """
 
     def __init__(
-        self, inner: Any, begin: Callable[[], object] | None = None, writable: bool = True
+        self,
+        inner: Any,
+        begin: Callable[[], object] | None = None,
+        writable: bool = True,
+        lazy: bool = False,
     ) -> None:
         self.key = inner.key
         self.inner = inner
         self.begin = begin
         self.writable = writable
+        self.lazy = lazy
         self._dependencies = inner.dependencies
 
     @property
@@ -88,13 +105,15 @@ class Resolving(GraphNode):  # type: ignore[misc]  # Dask has no types
     def _real(self, value: Any) -> Any:
         if type(value) is not Handle:
             return value
+        if self.lazy:
+            return make_proxy(value, self.writable)
         obj = memory.get(value, writable=self.writable)
         if not value.mapped:  # the next task here gets it at no cost, as without us
             value.kept = (obj,)
         return obj
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Resolving, (self.inner, None, self.writable)
+        return Resolving, (self.inner, None, self.writable, self.lazy)
 
     def __repr__(self) -> str:
         return repr(self.inner)

@@ -273,7 +273,7 @@ class SchedulerMemory(SchedulerPlugin):  # type: ignore[misc]  # Dask has no typ
         handle = self._scattered.get(key)
         task = self.scheduler.tasks.get(key)
         if handle is not None and task is not None and task.run_spec is None:
-            task.run_spec = StoredNode(key, handle, self.policy.writable)
+            task.run_spec = StoredNode.of(key, handle, self.policy)
             task.priority = task.priority or (0, self.scheduler.generation, 0)
 
     def _make_remove_worker(self, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -175,7 +175,8 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
                 if not handles:
                     return await original(key, stimulus_id=stimulus_id)
                 if not isinstance(task.run_spec, Resolving):
-                    task.run_spec = Resolving(task.run_spec, _begin, self.policy.writable)
+                    lazy = self.policy.resolve == "lazy"
+                    task.run_spec = Resolving(task.run_spec, _begin, self.policy.writable, lazy)
                 token = instead.set(handles)
                 try:
                     return await original(key, stimulus_id=stimulus_id)
