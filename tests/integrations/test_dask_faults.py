@@ -247,8 +247,6 @@ def test_result_of_a_killed_worker_is_inherited(tmp_path: Path) -> None:
         here, there, _ = sorted(client.scheduler_info()["workers"])
         made = client.submit(make_once, SIZE, str(log), workers=here, allow_other_workers=True)
         assert client.submit(total, made, workers=there).result() == total(make(SIZE))
-        key = made.key
-        assert wait_until(lambda: len(client.who_has()[key]) == 2)
         kill(client, here, there)
         assert client.submit(total, made, pure=False).result() == total(make(SIZE))
         assert np.array_equal(made.result(), make(SIZE))
