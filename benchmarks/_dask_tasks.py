@@ -18,7 +18,7 @@ def make(kind: str, nbytes: int, variant: int = 0) -> Any:
         array[0] = variant
         return array
     if kind == "bytes":
-        block = b"0123456789abcdef" * 64
+        block = bytes(range(256))
         return (b"%16d" % variant + block * (nbytes // len(block) + 1))[:nbytes]
     # Pickled, each of these takes a little more than a hundred bytes.
     return [
