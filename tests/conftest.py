@@ -63,7 +63,6 @@ def _watch() -> Iterator[None]:
     problems: list[str] = []
 
     def check() -> bool:
-        gc.collect()
         problems.clear()
         if left := _shared_memory() - shm:
             problems.append(f"shared memory left: {sorted(left)}")
@@ -78,7 +77,11 @@ def _watch() -> Iterator[None]:
             problems.append(f"threads left: {sorted(t.name for t in left_threads)}")
         return not problems
 
-    if not wait_until(check, timeout=5.0):
+    def check_again() -> bool:
+        gc.collect()  # costly: only where something seems left
+        return check()
+
+    if not check() and not wait_until(check_again, timeout=5.0):
         pytest.fail("; ".join(problems))
 
 
