@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help example test test-dask soak parsl-suite check format bench docs clean
+.PHONY: help example example-dask test test-dask soak parsl-suite check format bench docs clean
 
 help:  ## Say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -22,6 +22,9 @@ $(VENV)/.installed-%: pyproject.toml
 
 example: $(VENV)/.installed-example  ## Run the Parsl imaging workflow, plain and with ours
 	$(BIN)/python -m examples.imaging
+
+example-dask: $(VENV)/.installed-example-dask  ## Run the Dask workflow on pictures of faces, plain and with ours
+	$(BIN)/python -m examples.faces
 
 test: $(VENV)/.installed-test  ## Run all tests but the long ones and those of the unfinished Dask integration
 	$(BIN)/python -m pytest
