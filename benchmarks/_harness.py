@@ -163,6 +163,7 @@ def interleave(
     rounds: int,
     warmup: int = 1,
     limit: float = math.inf,
+    enough: int = 3,
 ) -> dict[str, list[float]]:
     """Run all cases in turn, round after round, so that drift hits every one alike.
 
@@ -170,7 +171,8 @@ def interleave(
         cases: For each name a call that does one round and returns what it measured.
         rounds: Rounds that count.
         warmup: Rounds before them that do not.
-        limit: Seconds after which three rounds that count are enough.
+        limit: Seconds after which fewer rounds are enough.
+        enough: How many.
 
     Returns:
         The measurements of each case.
@@ -178,7 +180,7 @@ def interleave(
     samples: dict[str, list[float]] = {name: [] for name in cases}
     start = time.perf_counter()
     for number in range(-warmup, rounds):
-        if number >= 3 and time.perf_counter() - start > limit:
+        if number >= enough and time.perf_counter() - start > limit:
             break
         for name, run in cases.items():
             value = run()
