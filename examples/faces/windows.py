@@ -38,7 +38,7 @@ class Size:
     draws: int
 
 
-SIZES = {"small": Size(step=2, tasks=6, draws=50), "full": Size(step=1, tasks=16, draws=75)}
+SIZES = {"small": Size(step=2, tasks=6, draws=50), "full": Size(step=1, tasks=12, draws=100)}
 
 
 def lay(step: int) -> pd.DataFrame:
