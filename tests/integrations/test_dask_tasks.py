@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import copy
 import gc
 import mmap
 import os
@@ -232,13 +233,20 @@ def test_nested_arguments_and_futures(client: Client) -> None:
     assert objects(client) <= 2  # what is shared was stored once
 
 
-def test_key_is_what_it_is_without_us(cluster: LocalCluster, client: Client) -> None:
-    value = make(SIZE)
+def test_keys(cluster: LocalCluster, client: Client) -> None:
     with Client(cluster, set_as_default=False) as plain:
-        theirs = plain.submit(total, value)
-        ours = client.submit(total, value)
-        assert ours.key == theirs.key
-        assert ours.result() == theirs.result()
+        assert client.submit(total, np.ones(10)).key == plain.submit(total, np.ones(10)).key
+        framed = pd.DataFrame({"x": make(SIZE)})
+        assert client.submit(len, framed).key == plain.submit(len, framed).key
+    for value in (make(SIZE), [b"x" * SIZE], records(10_000)):  # hashed as they are stored
+        one = client.submit(str, value)
+        assert client.submit(str, copy.deepcopy(value)).key == one.key
+        assert client.submit(str, value, pure=False).key != one.key
+        assert client.submit(repr, value).key != one.key
+        assert client.submit(str, value[1:]).key != one.key
+        (mapped,) = client.map(str, [value])
+        assert client.map(str, [copy.deepcopy(value)])[0].key == mapped.key
+    del one, mapped
 
 
 Pair = collections.namedtuple("Pair", "one two")
@@ -373,7 +381,8 @@ def test_callbacks_and_as_completed(client: Client) -> None:
     futures = client.map(make, [SIZE, SIZE + 1])
     sizes = {x.size for _, x in as_completed(futures, with_results=True)}
     assert sizes == {SIZE, SIZE + 1}
-    fire_and_forget(client.submit(total, make(SIZE)))
+    for number in range(20):
+        fire_and_forget(client.submit(total, make(SIZE + number)))
 
 
 def test_coroutines(client: Client) -> None:

@@ -6,10 +6,11 @@ distributed does not have, and what leans on them stays off there.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client, Nanny, Scheduler, Worker
 from distributed.protocol.pickle import dumps
@@ -22,6 +23,8 @@ except ImportError:
     _MapExpr = None
 
 __all__ = ["ToPickle", "gather_from_workers", "retry_operation", "to_serialize"]
+
+T = TypeVar("T")
 
 _WANTED: dict[type, dict[str, tuple[str, ...]]] = {
     Client: {
@@ -95,6 +98,19 @@ def send(client: Client, message: dict[str, Any]) -> None:
     client._send_to_scheduler(message)
 
 
+def send_with_next(client: Client, message: dict[str, Any]) -> None:
+    """Send a message to the scheduler together with the next one, and before it.
+
+    By itself it would be sent at once, and what comes next be held back for 10 ms.
+    """
+
+    def append() -> None:
+        if client.scheduler_comm is not None:
+            client.scheduler_comm.buffer.append(message)
+
+    client.loop.add_callback(append)
+
+
 def serves(client: Client) -> bool:
     """Tell whether messages of the client still reach the scheduler."""
     comm = client.scheduler_comm
@@ -139,6 +155,14 @@ def finish(client: Client, types: Mapping[Any, type]) -> None:
             client.futures[key].finish(type=cls)
 
 
+_OFFLOAD = 10 << 20  # from where Dask itself thinks a thread worth it
+
+
+async def offload(nbytes: int, function: Callable[..., T], *args: Any) -> T:
+    """Call a function that copies so many bytes, in a thread if they are many."""
+    return function(*args) if nbytes < _OFFLOAD else await asyncio.to_thread(function, *args)
+
+
 # Of workers
 
 
@@ -180,7 +204,15 @@ async def call(server: Any, address: str, name: str, **message: Any) -> Any:
 def on_stream(server: Any, name: str, handler: Callable[..., Any]) -> Callable[[], None]:
     """Take the messages of a name that a scheduler or worker gets; return what undoes it."""
     server.stream_handlers[name] = handler
-    return lambda: server.stream_handlers.pop(name, None)
+
+    def undo() -> None:
+        server.stream_handlers[name] = _ignore  # one that is still on its way must do no harm
+
+    return undo
+
+
+def _ignore(**message: Any) -> None:
+    """Take a message that comes too late."""
 
 
 def raw(buffer: Any) -> Any:
@@ -224,6 +256,36 @@ def guard_monitor(nanny: Nanny, may_run: Callable[[int, float], bool]) -> Callab
 
 
 # Of the scheduler
+
+
+def release_what_is_done(scheduler: Scheduler) -> Callable[[], None]:
+    """Let go of tasks that were done before the scheduler heard that they are to be forgotten.
+
+    Whoever fires and forgets a short task loses this race now and then, and Dask then
+    keeps the task, with all that it needs. Returns what undoes it.
+    """
+    name, nobody = "client-desires-keys", "fire-and-forget"
+    original = scheduler.stream_handlers.get(name)
+    if original is None:
+        return lambda: None
+
+    def client_desires_keys(keys: Iterable[Any], client: str, **options: Any) -> None:
+        keys = list(keys)
+        original(keys=keys, client=client, **options)
+        tasks = [scheduler.tasks.get(key) for key in keys if client == nobody]
+        done = [task.key for task in tasks if task is not None and task.state in _DONE]
+        if done:
+            scheduler.client_releases_keys(done, client=nobody, stimulus_id="proxystore-done")
+
+    scheduler.stream_handlers[name] = client_desires_keys
+
+    def undo() -> None:
+        scheduler.stream_handlers[name] = original
+
+    return undo
+
+
+_DONE = ("memory", "erred")
 
 
 def tell_worker(scheduler: Scheduler, worker: str, message: dict[str, Any]) -> None:

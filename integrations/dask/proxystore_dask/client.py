@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import warnings
 import weakref
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from proxystore_dask.memory import FarMemory, Handle, Memory
 from proxystore_dask.pages import NannyMemory
 from proxystore_dask.scatter import make_scatter
 from proxystore_dask.scheduler import NAME, SchedulerMemory
+from proxystore_dask.tokens import Giver
 from proxystore_dask.versions import check, here
 from proxystore_dask.worker import WorkerMemory
 
@@ -177,11 +179,12 @@ def _sender(client: distributed.Client) -> Callable[..., None]:
     """Return what sends messages to the scheduler, as long as there is a client."""
     found = weakref.ref(client)
 
-    def send(op: str, **message: Any) -> None:
+    def send(op: str, *, with_next: bool = False, **message: Any) -> None:
         client = found()
         if client is not None and _seams.serves(client):
             message = {name: _seams.ToPickle(value) for name, value in message.items()}
-            _seams.send(client, {"op": f"{NAME}-{op}", **message})
+            out = _seams.send_with_next if with_next else _seams.send
+            out(client, {"op": f"{NAME}-{op}", **message})
 
     return send
 
@@ -199,6 +202,8 @@ class Enabled:
         self._memory = memory
         self._send = _sender(client)
         self._undo = [
+            _seams.hook(client, "submit", self._make_submit),
+            _seams.hook(client, "map", self._make_map),
             _seams.hook(client, "_graph_to_futures", self._make_graph_to_futures),
             _seams.hook(client, "_gather_remote", self._make_gather_remote),
             _seams.hook(client, "_close", self._make_close),
@@ -214,7 +219,36 @@ class Enabled:
     def tell(self, op: str, needs: dict[Any, list[Any]], **more: Any) -> None:
         """Tell the scheduler about objects and the tasks that need them."""
         if needs:
-            self._send(op, needs=needs, **more)
+            # A claim goes ahead of the graph, a settlement after it: with what comes next.
+            alone = op == "drop" or "scattered" in more
+            self._send(op, with_next=not alone, needs=needs, **more)
+
+    def _make_submit(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def submit(func: Any, *args: Any, **kwargs: Any) -> Any:
+            give = self._giver()
+            args = tuple(map(give, args))
+            return original(func, *args, **{name: give(v) for name, v in kwargs.items()})
+
+        return submit
+
+    def _make_map(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def map_(func: Any, *iterables: Any, **kwargs: Any) -> Any:
+            give = self._giver()
+            given = (
+                list(map(give, items)) if type(items) in (list, tuple) else items
+                for items in iterables
+            )
+            return original(func, *given, **{name: give(v) for name, v in kwargs.items()})
+
+        return map_
+
+    def _giver(self) -> Callable[[Any], Any]:
+        client = self._client()
+        if not self._memory.policy.args or client is None or not _seams.serves(client):
+            return lambda value: value
+        return Giver(self._memory).give
 
     def _make_graph_to_futures(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def _graph_to_futures(expr: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
@@ -230,7 +264,7 @@ class Enabled:
                 futures = original(expr, keys, *args, **kwargs)
                 self.tell("settle", taker.needs)
             except BaseException:
-                self._memory.evict(taker.needs)
+                self._memory.evict(taker.stored)
                 self.tell("drop", taker.needs)
                 raise
             return futures
@@ -252,7 +286,10 @@ class Enabled:
             if self._memory.policy.resolve == "lazy":
                 return {**response, "data": data | self._proxies(client, handles)}
             found = await asyncio.gather(
-                *(asyncio.to_thread(self._get, handle) for handle in handles.values())
+                *(
+                    _seams.offload(0 if handle.mapped else handle.nbytes, self._get, handle)
+                    for handle in handles.values()
+                )
             )
             lost = []
             for key, got in zip(handles, found, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from dask._expr import Expr, HLGExpr, LLGExpr
 from dask._task_spec import (
@@ -19,13 +19,16 @@ from dask._task_spec import (
 )
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
+from proxystore_core.serialize import Parts
 from proxystore_dask._seams import map_parts
+from proxystore_dask.lazy import handle_of, has_proxies
 from proxystore_dask.memory import Handle, Memory
 from proxystore_dask.nodes import StoredNode
 from proxystore_dask.sizes import estimate, is_foreign
 from proxystore_dask.tokens import GivenNode
 
 _SHAPES = (list, tuple, dict)
+_INSIDE = 64  # items of a container that is searched
 _SMALL = frozenset((bool, float, int, type(None)))
 
 
@@ -46,28 +49,21 @@ class StoredGraph(Expr):  # type: ignore[misc]  # Dask has no types
         return found
 
 
-class Taken(NamedTuple):
-    """What was taken out of a graph.
-
-    Attributes:
-        expr: The graph with references in place of large constants.
-        needs: For the key of every stored object the tasks that need it.
-    """
-
-    expr: Any
-    needs: dict[Any, list[Any]]
-
-
 class Taker:
     """Takes large constants out of one graph; the same object is stored once.
 
     Args:
         memory: Where to store them.
+
+    Attributes:
+        needs: For the key of every object that was taken out the tasks that need it.
+        stored: Keys of those that were stored for it.
     """
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.needs: dict[Any, list[Any]] = {}
+        self.stored: list[Any] = []
         self._threshold: int = memory.policy.nbytes
         self._seen: dict[int, tuple[Any, Handle | None]] = {}  # alive, so that ids stay theirs
 
@@ -79,7 +75,7 @@ class Taker:
         try:
             return self._take(expr)
         except BaseException:
-            self.memory.evict(self.needs)
+            self.memory.evict(self.stored)
             raise
 
     def _take(self, expr: Any) -> Any:
@@ -107,15 +103,21 @@ class Taker:
         swapped = {key: self._swap(node, key) for key, node in _nodes(expr.__dask_graph__())}
         return StoredGraph(swapped, dict(expr.__dask_annotations__()))
 
-    def store(self, obj: Any, key: Any, *, size: int | None = None) -> Handle | None:
+    def store(
+        self, obj: Any, key: Any, *, size: int | None = None, parts: Parts | None = None
+    ) -> Handle | None:
         """Store an object that the task of a key needs, unless it was; `None` where it stays."""
-        if id(obj) in self._seen:
+        handle = handle_of(obj)
+        if handle is not None:
+            self._seen[id(obj)] = obj, handle  # a result: its proxy holds it meanwhile
+        elif id(obj) in self._seen:
             handle = self._seen[id(obj)][1]
         else:
-            handle = None
             if self.memory.wants(obj):
                 size = estimate(obj, self._threshold) if size is None else size
-                handle = self.memory.put(obj, size)
+                handle = self.memory.put(obj, size, parts=parts)
+            if handle is not None:
+                self.stored.append(handle.key)
             self._seen[id(obj)] = obj, handle
         if handle is not None:
             tasks = self.needs.setdefault(handle.key, [])
@@ -138,17 +140,21 @@ class Taker:
             values = item.args if isinstance(item, NestedContainer) else _arguments(item)
             return any(self.is_large(value) for value in values)
         if isinstance(item, GraphNode) or is_foreign(type(item)):
-            return False
+            return handle_of(item) is not None
         if type(item) is tuple and item and callable(item[0]):  # a task of the old kind
             return any(self.is_large(value) for value in item[1:])
+        if has_proxies() and type(item) in _SHAPES and len(item) <= _INSIDE:
+            items = item.values() if isinstance(item, dict) else item
+            if any(handle_of(value) is not None or type(value) in _SHAPES for value in items):
+                return True
         return estimate(item, self._threshold) >= self._threshold
 
     def _swap(self, node: Any, key: Any) -> Any:
         if isinstance(node, StoredNode):
             return node
         if type(node) is GivenNode:
-            handle = self.store(node.value, key)
-            return node if handle is None else StoredNode(None, handle, self.memory.policy.writable)
+            handle = self.store(node.value, key, parts=node.parts)
+            return node if handle is None else StoredNode.of(None, handle, self.memory.policy)
         if isinstance(node, DataNode):
             value = self._constant(node.value, key)
             if isinstance(value, StoredNode):
@@ -179,17 +185,20 @@ class Taker:
     def _constant(self, value: Any, key: Any, depth: int = 0) -> Any:
         if isinstance(value, GraphNode):
             return self._swap(value, key)
+        if handle_of(value) is not None:
+            return self._node(value, key)
         size = 0 if is_foreign(type(value)) else estimate(value, self._threshold)
-        if size < self._threshold:
+        if size < self._threshold and not (has_proxies() and type(value) in _SHAPES):
             return value
-        if type(value) in _SHAPES and len(value) <= 64 and depth < self.memory.policy.depth:
+        if type(value) in _SHAPES and len(value) <= _INSIDE and depth < self.memory.policy.depth:
             inside = self._inside(value, key, depth)
             if inside is not value:
                 return inside
+        return value if size < self._threshold else self._node(value, key, size)
+
+    def _node(self, value: Any, key: Any, size: int | None = None) -> Any:
         handle = self.store(value, key, size=size)
-        if handle is None:
-            return value
-        return StoredNode(None, handle, self.memory.policy.writable)
+        return value if handle is None else StoredNode.of(None, handle, self.memory.policy)
 
     def _inside(self, value: Any, key: Any, depth: int) -> Any:
         """Look for large objects in a container, so that another one shares them with it."""

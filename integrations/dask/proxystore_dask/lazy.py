@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
 from proxystore_core.factory import SimpleFactory
 from proxystore_core.proxy import Proxy, get_factory, is_proxy
@@ -25,6 +26,7 @@ class HandleFactory:
         self.handle = handle
         self.writable = writable
         self.holder = holder
+        _alive.add(self)
 
     def __call__(self) -> Any:
         """Return the object."""
@@ -54,6 +56,14 @@ def handle_of(obj: Any) -> Handle | None:
         return None
     factory: object = get_factory(obj)
     return factory.handle if type(factory) is HandleFactory else None
+
+
+def has_proxies() -> bool:
+    """Tell whether this process has proxies of ours."""
+    return bool(_alive)
+
+
+_alive: WeakSet[HandleFactory] = WeakSet()
 
 
 def _identity(obj: Any) -> Any:

@@ -134,19 +134,22 @@ class Memory:
         """Name the memory, so that two parties can tell whether they share it."""
         return f"proxystore:{self.home or self.config.name}"
 
-    def put(self, obj: Any, nbytes: int, *, at_least: int = 0) -> Handle | None:
+    def put(
+        self, obj: Any, nbytes: int, *, at_least: int = 0, parts: Parts | None = None
+    ) -> Handle | None:
         """Store an object.
 
         Args:
             obj: The object.
             nbytes: Its size, as Dask measures it.
             at_least: Do not store what takes fewer bytes.
+            parts: What it was serialized to, if it was.
 
         Returns:
             Where it lies; `None` where it cannot be stored, and should be sent as it is.
         """
         try:
-            parts = self.store.dump(obj)
+            parts = self.store.dump(obj) if parts is None else parts
             if parts.nbytes < at_least:
                 return None
             key = self._put_parts(parts)

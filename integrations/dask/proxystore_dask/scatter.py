@@ -47,7 +47,7 @@ def make_scatter(
                 futures = await original(sent, workers=workers, broadcast=broadcast, **options)
                 tell("settle", taker.needs)
             except BaseException:
-                memory.evict(taker.needs)
+                memory.evict(taker.stored)
                 tell("drop", taker.needs)
                 raise
             _seams.finish(client, {name: types[name] for name in scattered})

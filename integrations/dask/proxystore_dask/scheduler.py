@@ -55,6 +55,7 @@ class SchedulerMemory(SchedulerPlugin):  # type: ignore[misc]  # Dask has no typ
             self._undo.append(_seams.on_rpc(scheduler, f"{NAME}_{name}", getattr(self, name)))
         for name in ("claim", "upload", "settle", "drop", "published", "copied"):
             self._undo.append(_seams.on_stream(scheduler, f"{NAME}-{name}", getattr(self, name)))
+        self._undo.append(_seams.release_what_is_done(scheduler))
         if not _seams.missing(Scheduler):
             for name, make in (
                 ("update_data", self._make_update_data),

@@ -288,7 +288,8 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         if handle is None:
             return None
         async with self._reach([handle]):
-            return await asyncio.to_thread(memory.get, handle)
+            nbytes = 0 if handle.mapped else handle.nbytes
+            return await _seams.offload(nbytes, memory.get, handle)
 
     async def _by_reference(self, key: Any) -> Handle | None:
         handle = self.shelf.handles.get(key)
@@ -306,8 +307,8 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
             task = _seams.task_state(self.worker, key)
             if self.memory is None or task is None or not self.memory.wants(value):
                 return None
-            handle = await asyncio.to_thread(
-                self.memory.put, value, task.nbytes or 0, at_least=self.policy.nbytes
+            handle = await _seams.offload(
+                task.nbytes or 0, self.memory.put, value, task.nbytes or 0
             )
             if handle is None:
                 return None
