@@ -246,6 +246,7 @@ def running(systems: Sequence[str], workers: int) -> Iterator[Bench]:
                     dashboard_address=":0",
                     local_directory=scratch,
                     silence_logs=50,
+                    env={"PYTHONWARNINGS": "ignore"},
                 )
             )
             if system == BY_CLIENT:
@@ -284,7 +285,7 @@ def overhead(report: Report, options: Options, bench: Bench) -> None:
         ),
     }
     for name, (cases, rounds) in rows.items():
-        taken = interleave(cases, rounds, warmup=2, limit=LIMIT)
+        taken = interleave(cases, rounds, warmup=1, limit=2 * LIMIT)
         report.samples |= {f"{name}, {s}": values for s, values in taken.items()}
         ours, plain = median(taken[OURS]), median(taken[PLAIN])
         report.faster(name, PLAIN, ours, plain, OVERHEAD)
