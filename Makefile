@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help example example-dask test test-dask soak parsl-suite check format bench docs clean
+.PHONY: help example example-dask test test-dask soak parsl-suite dask-suite check format bench docs clean
 
 help:  ## Say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -37,6 +37,9 @@ soak: $(VENV)/.installed-test  ## Run the long survival tests
 
 parsl-suite: $(VENV)/.installed-test  ## Run Parsl's own tests with everything by reference, next to plain
 	$(BIN)/python tests/integrations/parsl_suite.py
+
+dask-suite: $(VENV)/.installed-test  ## Run tests of Dask and joblib with everything by reference, next to plain
+	$(BIN)/python tests/integrations/dask_suite.py
 
 check: $(VENV)/.installed-check  ## Lint, types, layers
 	$(BIN)/ruff check .
