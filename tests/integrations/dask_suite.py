@@ -100,7 +100,7 @@ def main() -> int:
         "DASK_PROXYSTORE__THRESHOLD": arguments.threshold,
     }
     with tempfile.TemporaryDirectory() as temporary:
-        directory = arguments.keep or Path(temporary)
+        directory = (arguments.keep or Path(temporary)).resolve()
         runs = {
             name: run(directory / name, tests, options, settings)
             for name, settings in (("plain", {}), ("ours", ours))

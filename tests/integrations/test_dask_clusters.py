@@ -434,7 +434,7 @@ def describe(value: Any) -> Any:
     return type(value).__name__, len(value) if hasattr(value, "__len__") else None
 
 
-FAULTS = {"broadcast": "arguments with strides of zero are stored in full"}
+FAULTS = {"broadcast": "what is scattered with strides of zero is stored in full"}
 
 
 @pytest.mark.parametrize(
