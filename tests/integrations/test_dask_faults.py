@@ -270,6 +270,8 @@ def test_many_tasks_on_workers_that_are_killed(tmp_path: Path, tasks: int, kills
     value = make(20_000)
     config = {"distributed.scheduler.allowed-failures": tasks}
     with dask.config.set(config), local() as client:
+        # A nanny gives up where its worker's name is still taken by the one that was killed.
+        client.cluster.adapt(minimum=2, maximum=2, interval="500ms")
         first = [
             client.submit(step, value, i, str(tmp_path), key=f"step-{i}") for i in range(tasks)
         ]

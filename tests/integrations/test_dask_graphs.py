@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 from dask._expr import LLGExpr
 from dask._task_spec import Alias, List, Task, parse_input
 from dask.tokenize import tokenize
@@ -18,6 +19,7 @@ from proxystore_dask import tokens
 from proxystore_dask.graphs import Taker
 from proxystore_dask.memory import Memory
 from proxystore_dask.nodes import StoredNode
+from proxystore_dask.sizes import estimate
 from proxystore_dask.tokens import GivenNode, Giver
 
 from proxystore_core.autoproxy import Policy
@@ -215,3 +217,23 @@ def test_small_pickles_of_large_containers_are_stored(memory: Memory) -> None:
     taker = Taker(memory)
     taker.take(LLGExpr({"key": Task("key", len, value)}))
     assert len(taker.needs) == 1
+
+
+class Awkward:
+    """An object of a type that pickles in a way of its own, and cannot be measured."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __getstate__(self) -> Any:
+        return self.data
+
+    def __sizeof__(self) -> int:
+        raise ValueError("no size")
+
+
+def test_size_of_types_that_pickle_in_their_own_way() -> None:
+    assert estimate(Awkward(np.ones(1000)), 1 << 40) >= 8000
+    assert estimate(Awkward(1), 1 << 40) < 1000
+    matrix = scipy.sparse.random(1000, 100, 0.5, format="csr", random_state=0)
+    assert estimate(matrix, 1 << 40) > 500_000

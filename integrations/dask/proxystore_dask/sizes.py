@@ -7,6 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from dask.base import is_dask_collection
+from distributed.sizeof import safe_sizeof
 
 from proxystore_core.autoproxy.sizes import rough_size, size_of
 
@@ -43,7 +44,13 @@ def estimate(obj: Any, limit: int) -> int:
         return _sampled(obj)
     if is_dask_collection(obj):
         return 0
-    return rough_size(obj, limit)[0]
+    found, complete = rough_size(obj, limit)
+    if complete or found >= limit:
+        return found
+    # Of types with ways of their own to be pickled, like sparse matrices and fitted models.
+    state = getattr(obj, "__dict__", None)
+    inside = rough_size(state, limit)[0] if type(state) is dict else 0
+    return max(found, inside, int(safe_sizeof(obj, default_size=0)))
 
 
 def _sampled(obj: Any) -> int:
