@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help example example-dask test test-dask soak parsl-suite dask-suite check format bench docs clean
+.PHONY: help example example-dask test soak parsl-suite dask-suite check format bench docs clean
 
 help:  ## Say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -26,11 +26,8 @@ example: $(VENV)/.installed-example  ## Run the Parsl imaging workflow, plain an
 example-dask: $(VENV)/.installed-example-dask  ## Run the Dask workflow on pictures of faces, plain and with ours
 	$(BIN)/python -m examples.faces
 
-test: $(VENV)/.installed-test  ## Run all tests but the long ones and those of the unfinished Dask integration
+test: $(VENV)/.installed-test  ## Run all tests but the long ones
 	$(BIN)/python -m pytest
-
-test-dask: $(VENV)/.installed-test  ## Run the tests of the unfinished Dask integration
-	$(BIN)/python -m pytest -m unfinished tests/integrations
 
 soak: $(VENV)/.installed-test  ## Run the long survival tests
 	$(BIN)/python -m pytest -m soak --timeout 3600

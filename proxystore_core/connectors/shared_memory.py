@@ -20,6 +20,8 @@ from proxystore_core.connectors._layout import (
     StoreInfo,
     default_spill_dir,
     read_info,
+)
+from proxystore_core.connectors._layout import (
     shared_memory_root as shared_memory_root,
 )
 from proxystore_core.connectors._ledger import closed_error

@@ -45,8 +45,6 @@ from distributed import (
 from tests.conftest import wait_until
 from tests.integrations.dask_kit import SIZE, THRESHOLD, empty, local, make, total, usage
 
-pytestmark = pytest.mark.unfinished
-
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 

@@ -38,8 +38,6 @@ from tests.integrations.dask_kit import (
     usage,
 )
 
-pytestmark = pytest.mark.unfinished
-
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 BARE = "import sys; sys.modules['proxystore_dask'] = None"

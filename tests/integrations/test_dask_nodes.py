@@ -29,8 +29,6 @@ from tests.integrations.dask_kit import (
     usage,
 )
 
-pytestmark = pytest.mark.unfinished
-
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 

@@ -20,8 +20,6 @@ from proxystore_core.proxy import is_proxy, is_resolved
 from tests.conftest import wait_until
 from tests.integrations.dask_kit import SIZE, THRESHOLD, empty, make, started, total, usage
 
-pytestmark = pytest.mark.unfinished
-
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 MB = 1_000_000

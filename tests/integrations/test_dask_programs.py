@@ -24,8 +24,6 @@ from proxystore_dask.client import _enabled
 
 from tests.conftest import wait_until
 
-pytestmark = pytest.mark.unfinished
-
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 

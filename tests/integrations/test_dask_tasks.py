@@ -29,8 +29,6 @@ from proxystore_dask.memory import Handle, Memory
 
 from tests.conftest import wait_until
 
-pytestmark = pytest.mark.unfinished
-
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SIZE = 200_000  # items of eight bytes

@@ -13,6 +13,7 @@ from dask.tokenize import tokenize
 from proxystore_dask import _seams
 from proxystore_dask.graphs import Taker
 from proxystore_dask.memory import Memory
+from proxystore_dask.tokens import GivenNode, Giver
 
 
 def make_scatter(
@@ -32,13 +33,14 @@ def make_scatter(
         ) -> Any:
             if not memory.policy.args or options.get("local_worker"):
                 return await original(data, workers=workers, broadcast=broadcast, **options)
-            named, rebuild = _named(data, options.get("hash", True))
+            giver = Giver(memory)
+            named, rebuild = await asyncio.to_thread(_named, data, options.get("hash", True), giver)
             if named is None:
                 return await original(data, workers=workers, broadcast=broadcast, **options)
             taker = Taker(memory)
             sent, types = {}, {}
             for name, value in named.items():
-                handle = await asyncio.to_thread(_store, taker, value, name)
+                handle = await asyncio.to_thread(_store, taker, giver, value, name)
                 sent[name] = value if handle is None else handle
                 types[name] = type(value)
             scattered = {name: sent[name] for name in sent if sent[name] is not named[name]}
@@ -58,14 +60,17 @@ def make_scatter(
     return make
 
 
-def _store(taker: Taker, value: Any, name: Any) -> Any:
-    return taker.store(value, name) if taker.is_large(value) else None
+def _store(taker: Taker, giver: Giver, value: Any, name: Any) -> Any:
+    if not taker.is_large(value):
+        return None
+    given = giver.give(value)
+    return taker.store(value, name, parts=given.parts if type(given) is GivenNode else None)
 
 
 def _named(
-    data: Any, hashed: bool
+    data: Any, hashed: bool, giver: Giver
 ) -> tuple[dict[Any, Any] | None, Callable[[dict[Any, Any]], Any]]:
-    """Give what is scattered the keys that Dask would, and say how its futures come back."""
+    """Give what is scattered keys as Dask would, and say how its futures come back."""
     cls = type(data)
     if cls is dict:
         return data, lambda futures: futures
@@ -73,14 +78,15 @@ def _named(
         return None, lambda futures: futures  # of these Dask makes a list, of small things mostly
     is_namedtuple = isinstance(data, tuple) and hasattr(data, "_fields")
     if cls not in (list, tuple, set, frozenset) and not is_namedtuple:
-        name = _name(data, hashed)
+        name = _name(data, hashed, giver)
         return {name: data}, lambda futures: futures[name]
-    names = [_name(item, hashed) for item in data]
+    names = [_name(item, hashed, giver) for item in data]
     named = dict(zip(names, data, strict=True))
     if is_namedtuple:
         return named, lambda futures: cls(*(futures[name] for name in names))
     return named, lambda futures: cls(futures[name] for name in names)
 
 
-def _name(item: Any, hashed: bool) -> str:
-    return f"{type(item).__name__}-{tokenize(item) if hashed else uuid.uuid4().hex}"
+def _name(item: Any, hashed: bool, giver: Giver) -> str:
+    token = tokenize(giver.give(item)) if hashed else uuid.uuid4().hex
+    return f"{type(item).__name__}-{token}"
