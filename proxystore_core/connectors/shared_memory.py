@@ -20,9 +20,7 @@ from proxystore_core.connectors._layout import (
     StoreInfo,
     default_spill_dir,
     read_info,
-)
-from proxystore_core.connectors._layout import (
-    shared_memory_root as shared_memory_root,
+    shared_memory_root,
 )
 from proxystore_core.connectors._ledger import closed_error
 from proxystore_core.connectors._limits import choose_limits
@@ -40,6 +38,8 @@ from proxystore_core.exceptions import (
 
 if TYPE_CHECKING:
     from proxystore_core.serialize import BytesLike
+
+__all__ = ["SharedMemoryConnector", "SharedMemoryKey", "shared_memory_root"]
 
 
 class SharedMemoryKey(NamedTuple):
