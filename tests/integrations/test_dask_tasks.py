@@ -337,22 +337,19 @@ def test_task_that_cannot_be_sent(client: Client) -> None:
     assert wait_until(lambda: not objects(client))
 
 
-def test_cancelled_tasks(client: Client) -> None:
+def test_cancelled_tasks(client: Client, tmp_path: Path) -> None:
     def hold(values: Any, path: str) -> int:
         while not Path(path).exists():
             threading.Event().wait(0.02)
         return values.size
 
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as directory:
-        path = f"{directory}/go"
-        futures = client.map(hold, [make(SIZE) + i for i in range(6)], path=path)
-        client.cancel(futures)
-        Path(path).touch()
-        assert all(future.cancelled() for future in futures)
-        del futures
-        assert wait_until(lambda: not objects(client))
+    go = tmp_path / "go"  # stays: a task that was cancelled too late must see it, too
+    futures = client.map(hold, [make(SIZE) + i for i in range(6)], path=str(go))
+    client.cancel(futures)
+    go.touch()
+    assert all(future.cancelled() for future in futures)
+    del futures
+    assert wait_until(lambda: not objects(client))
 
 
 def test_actors(client: Client) -> None:
