@@ -62,7 +62,7 @@ def make(count: int, start: int = 0) -> np.ndarray[Any, Any]:
 
 def usage(client: Client) -> int:
     """Count the objects in the memory of a client's node."""
-    return int(_enabled[client]._memory.store.usage().objects)
+    return int(_enabled[client].memory.store.usage().objects)
 
 
 def empty(client: Client) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from proxystore_dask.access import Handle
 from proxystore_dask.books import Books, home_of
-from proxystore_dask.memory import Handle
 from proxystore_dask.nodemap import NodeMap
 
 from proxystore_core.connectors.file import FileKey

@@ -203,7 +203,7 @@ def test_client_that_is_killed(tmp_path: Path) -> None:
         "proxystore_dask.enable(client, threshold=1000)\n"
         "future = client.submit(lambda x: x + 1, np.ones(100_000))\n"
         "future.result()\n"
-        "held = proxystore_dask.client._enabled[client]._memory.put(np.ones(100_000), 1)\n"
+        "held = proxystore_dask.client._enabled[client].memory.put(np.ones(100_000), 1)\n"
         "print('ready', flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -295,7 +295,7 @@ def test_retired_worker_gives_its_results_to_another() -> None:
 
 def test_cluster_leaves_nothing_behind() -> None:
     with local() as client:
-        directory = Path(_enabled[client]._memory.store.connector.directory)
+        directory = Path(_enabled[client].memory.store.connector.directory)
         futures = client.map(lambda x: x + 1, [make(SIZE), make(SIZE, 1)])
         client.gather(futures)
         assert usage(client)

@@ -195,7 +195,7 @@ client = Client(sys.argv[1])
 proxystore_dask.enable(client, threshold=1000)
 future = client.submit(lambda x: x + 1, np.ones(100_000))
 future.result()
-proxystore_dask.client._enabled[client]._memory.put(np.ones(100_000), 1)  # and dies before it tells
+proxystore_dask.client._enabled[client].memory.put(np.ones(100_000), 1)  # and dies before it tells
 client.submit(lambda: 1).result()
 print('ready', flush=True)
 sys.stdin.read()

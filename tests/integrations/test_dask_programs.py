@@ -167,5 +167,5 @@ def test_program(client: Client, program: Callable[[], Any]) -> None:
     else:
         assert expected == found
     gc.collect()
-    store = _enabled[client]._memory.store
+    store = _enabled[client].memory.store
     assert wait_until(lambda: not store.usage().objects), list(store.keys())

@@ -23,9 +23,10 @@ import pandas as pd
 import proxystore_dask
 import pytest
 from distributed import Client, LocalCluster, as_completed, fire_and_forget, get_worker, wait
-from proxystore_dask import memory
+from proxystore_dask import access
+from proxystore_dask.access import Handle
 from proxystore_dask.client import _enabled
-from proxystore_dask.memory import Handle, Memory
+from proxystore_dask.memory import Memory
 
 from tests.conftest import wait_until
 
@@ -71,7 +72,7 @@ def client(enabled: Client) -> Iterator[Client]:
 
 
 def party(client: Client) -> Memory:
-    return _enabled[client]._memory
+    return _enabled[client].memory
 
 
 def objects(client: Client) -> int:
@@ -500,7 +501,7 @@ def test_handle_is_small() -> None:
         assert handle is not None
         sent = pickle.loads(pickle.dumps(handle))
         assert isinstance(sent, Handle)
-        assert np.array_equal(memory.get(sent), make(SIZE))
+        assert np.array_equal(access.get(sent), make(SIZE))
         assert len(pickle.dumps(handle)) < 700
         party.close()
     assert mmap.PAGESIZE  # the mapping outlives the store

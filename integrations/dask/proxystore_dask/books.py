@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from proxystore_core.connectors.shared_memory import SharedMemoryKey
-from proxystore_dask.memory import Handle
+from proxystore_dask.access import Handle
 
 
 def home_of(key: Any) -> str:

@@ -21,8 +21,9 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from proxystore_core.serialize import Parts
 from proxystore_dask._seams import map_parts
+from proxystore_dask.access import Handle
 from proxystore_dask.lazy import handle_of, has_proxies
-from proxystore_dask.memory import Handle, Memory
+from proxystore_dask.memory import Memory
 from proxystore_dask.nodes import StoredNode
 from proxystore_dask.sizes import estimate, is_foreign
 from proxystore_dask.tokens import GivenNode

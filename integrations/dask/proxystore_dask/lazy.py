@@ -7,8 +7,8 @@ from weakref import WeakSet
 
 from proxystore_core.factory import SimpleFactory
 from proxystore_core.proxy import Proxy, get_factory, is_proxy
-from proxystore_dask import memory
-from proxystore_dask.memory import Handle
+from proxystore_dask import access
+from proxystore_dask.access import Handle
 
 
 class HandleFactory:
@@ -30,7 +30,7 @@ class HandleFactory:
 
     def __call__(self) -> Any:
         """Return the object."""
-        return memory.get(self.handle, writable=self.writable)
+        return access.get(self.handle, writable=self.writable)
 
     def __proxy_reduce__(self, info: object, proxy_cls: type) -> tuple[Any, ...]:
         return _identity, (self(),)  # whoever gets it cannot know how long the object stays

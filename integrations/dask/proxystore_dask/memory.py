@@ -7,10 +7,7 @@ tell who it was, and where.
 
 from __future__ import annotations
 
-import threading
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from proxystore_core.autoproxy import Policy
@@ -19,58 +16,18 @@ from proxystore_core.connectors.shared_memory import SharedMemoryConnector, shar
 from proxystore_core.exceptions import (
     ConnectorClosedError,
     ConnectorUnavailableError,
-    MissingReason,
-    ProxyResolveMissingKeyError,
     SerializationError,
     StorageFullError,
 )
-from proxystore_core.proxy import TargetInfo, describe
-from proxystore_core.serialize import BytesLike, Parts, load
+from proxystore_core.proxy import describe
+from proxystore_core.serialize import BytesLike, Parts
 from proxystore_core.store import Store
 from proxystore_core.store.config import StoreConfig
+from proxystore_dask import access
+from proxystore_dask.access import Handle
 from proxystore_dask.sizes import is_foreign
 
 _COPIED = (bytes, bytearray, str)
-_REMEMBERED = 10_000  # copies of objects of other nodes
-
-
-class Handle:
-    """Where a stored object lies; small to send, whatever the size of the object.
-
-    Attributes:
-        config: The store, or `None` where only the scheduler knows where it lies.
-        key: Key of the object in it.
-        nbytes: Size of the object, as Dask measures it.
-        mapped: Whether getting the object costs nothing, because its data stays where it is.
-        info: What is known of the object without getting it.
-        kept: The object itself, in a one-item tuple, where this process has it too.
-    """
-
-    __slots__ = ("config", "info", "kept", "key", "mapped", "nbytes")
-
-    def __init__(
-        self,
-        config: StoreConfig | None,
-        key: Any,
-        nbytes: int,
-        mapped: bool,
-        info: TargetInfo | None = None,
-    ) -> None:
-        self.config = config
-        self.key = key
-        self.nbytes = nbytes
-        self.mapped = mapped
-        self.info = info
-        self.kept: tuple[Any] | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Handle, (self.config, self.key, self.nbytes, self.mapped, self.info)
-
-    def __repr__(self) -> str:
-        return f"Handle({self.key!r}, {self.nbytes} bytes)"
-
-    def __dask_tokenize__(self) -> Any:
-        return "proxystore", tuple(self.key)
 
 
 class Memory:
@@ -87,8 +44,7 @@ class Memory:
         self._lies_in: StoreConfig | None = self.config  # what is stored
         self.policy = policy
         self.prefix = _prefix(store)
-        with _lock:
-            _parties[self.config] = (*_parties.get(self.config, ()), self)
+        access.enter(self.config, store)
 
     @classmethod
     def open(cls, cluster: str, policy: Policy, config: StoreConfig | None = None) -> Memory:
@@ -200,17 +156,9 @@ class Memory:
         usage = getattr(self.store.connector, "usage", None)
         return 0 if usage is None else int(usage().nbytes)
 
-    def detach(self) -> None:
-        """Be a party no more, but leave the store open."""
-        with _lock:
-            others = tuple(party for party in _parties.get(self.config, ()) if party is not self)
-            _parties[self.config] = others
-            if not others:
-                del _parties[self.config]
-
     def close(self) -> None:
         """Let go; with the last who does the memory is removed."""
-        self.detach()
+        access.leave(self.config, self.store)
         self.store.close()
 
 
@@ -223,10 +171,10 @@ class FarMemory(Memory):
     """
 
     def __init__(self, mine: Memory, send: Callable[..., None]) -> None:
+        access.leave(mine.config, mine.store)  # this one enters it
         super().__init__(mine.store, mine.policy)
         self._send = send
         self._lies_in = None
-        mine.detach()
 
     def _put_parts(self, parts: Parts) -> Any:
         key = self.store.connector.new_key()
@@ -239,102 +187,6 @@ class FarMemory(Memory):
         self._send("drop", needs={key: [] for key in keys})
 
 
-def get(handle: Handle, *, writable: bool = True) -> Any:
-    """Return the object of a handle.
-
-    Args:
-        handle: Where it lies.
-        writable: Hand out arrays that can be written to; what is written stays in this process.
-
-    Raises:
-        ProxyResolveMissingKeyError: If it is not there, or cannot be reached.
-    """
-    if handle.kept is not None:
-        return handle.kept[0]
-    fetched = _fetched.get(handle.key)
-    if fetched is not None:
-        return load(fetched, writable=writable)
-    near = _copies.get(handle.key, handle)
-    store = _store(near.config)
-    obj = None if store is None else store.get(near.key, default=_MISSING, writable=writable)
-    if store is None or obj is _MISSING:
-        reason = MissingReason.UNREACHABLE if store is None else store.missing_reason(near.key)
-        name = "" if handle.config is None else handle.config.name
-        raise ProxyResolveMissingKeyError(handle.key, Store, name, reason=reason)
-    return obj
-
-
-def is_near(handle: Handle) -> bool:
-    """Tell whether an object, or a copy of it, is on this node as long as it is not evicted."""
-    if handle.kept is not None or _store(handle.config) is not None:
-        return True
-    near = _copies.get(handle.key)
-    if near is None:
-        return False
-    store = _store(near.config)
-    if store is not None and store.exists(near.key):
-        return True
-    with _lock:
-        _copies.pop(handle.key, None)
-    return False
-
-
-def remember(handle: Handle, near: Handle) -> None:
-    """Make `get` take a copy that lies on this node instead of an object of another."""
-    with _lock:
-        _copies[handle.key] = near
-        if len(_copies) > _REMEMBERED:
-            _copies.popitem(last=False)
-
-
-def bring(handle: Handle, buffer: BytesLike) -> None:
-    """Let `get` have an object of another node that there is no room for, while it is held."""
-    with _lock:
-        if handle.key in _holders:
-            _fetched[handle.key] = buffer
-
-
-def is_brought(handle: Handle) -> bool:
-    """Tell whether this process was brought an object."""
-    return handle.key in _fetched
-
-
-@contextmanager
-def held(handles: Iterable[Handle]) -> Iterator[None]:
-    """Keep what is brought to this process of some objects until the end of the context."""
-    keys = [handle.key for handle in handles]
-    with _lock:
-        _holders.update(keys)
-    try:
-        yield
-    finally:
-        with _lock:
-            _holders.subtract(keys)
-            for key in keys:
-                if _holders[key] <= 0:
-                    del _holders[key]
-                    _fetched.pop(key, None)
-
-
-def _store(config: StoreConfig | None) -> Store[Any] | None:
-    if config is None:
-        return None
-    for party in _parties.get(config, ()):
-        if not party.store.closed:
-            return party.store
-    with _guest_lock:  # a process that is no party, like one of a pool that a worker runs
-        if config not in _guests:
-            _guests[config] = _attach(config)
-        return _guests[config]
-
-
-def _attach(config: StoreConfig) -> Store[Any] | None:
-    try:
-        return Store.from_config(config)
-    except (ConnectorUnavailableError, OSError):
-        return None
-
-
 def _prefix(store: Store[Any]) -> str | None:
     """Return how all ids of what this store puts begin, where its connector tells."""
     connector = store.connector
@@ -342,13 +194,3 @@ def _prefix(store: Store[Any]) -> str | None:
         return None
     object_id = getattr(connector.new_key(), "object_id", None)
     return None if object_id is None else str(object_id).rpartition("-")[0] + "-"
-
-
-_MISSING = object()
-_lock = threading.Lock()
-_guest_lock = threading.Lock()
-_parties: dict[StoreConfig, tuple[Memory, ...]] = {}
-_guests: dict[StoreConfig, Store[Any] | None] = {}
-_fetched: dict[Any, BytesLike] = {}
-_holders: Counter[Any] = Counter()
-_copies: OrderedDict[Any, Handle] = OrderedDict()

@@ -8,9 +8,9 @@ from typing import Any
 from dask._task_spec import DataNode, GraphNode, NestedContainer, Task
 
 from proxystore_core.autoproxy import Policy
-from proxystore_dask import memory
+from proxystore_dask import access
+from proxystore_dask.access import Handle
 from proxystore_dask.lazy import make_proxy
-from proxystore_dask.memory import Handle
 
 
 class StoredNode(DataNode):  # type: ignore[misc]  # Dask has no types
@@ -39,7 +39,7 @@ class StoredNode(DataNode):  # type: ignore[misc]  # Dask has no types
         """Return the object."""
         if self.lazy:
             return make_proxy(self.handle, self.writable)
-        return memory.get(self.handle, writable=self.writable)
+        return access.get(self.handle, writable=self.writable)
 
     def copy(self) -> StoredNode:
         """Return a node of the same object."""
@@ -107,7 +107,7 @@ class Resolving(GraphNode):  # type: ignore[misc]  # Dask has no types
             return value
         if self.lazy:
             return make_proxy(value, self.writable)
-        obj = memory.get(value, writable=self.writable)
+        obj = access.get(value, writable=self.writable)
         if not value.mapped:  # the next task here gets it at no cost, as without us
             value.kept = (obj,)
         return obj

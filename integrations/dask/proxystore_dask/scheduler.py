@@ -13,8 +13,9 @@ from distributed import Scheduler, SchedulerPlugin
 from proxystore_core.autoproxy import Policy
 from proxystore_core.store.config import StoreConfig
 from proxystore_dask import _seams
+from proxystore_dask.access import Handle
 from proxystore_dask.books import Books, home_of
-from proxystore_dask.memory import Handle, Memory
+from proxystore_dask.memory import Memory
 from proxystore_dask.nodemap import NodeMap
 from proxystore_dask.nodes import StoredNode
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from dask.sizeof import sizeof
 
-from proxystore_dask import memory
-from proxystore_dask.memory import Handle
+from proxystore_dask import access
+from proxystore_dask.access import Handle
 
 _SMALL = 512
 
@@ -47,7 +47,7 @@ class Shelf(MutableMapping[Any, Any]):
         if given is not None and key in given:
             return given[key]
         value = self.raw[key]
-        return memory.get(value, writable=self._writable) if type(value) is Handle else value
+        return access.get(value, writable=self._writable) if type(value) is Handle else value
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if type(value) is not Handle:

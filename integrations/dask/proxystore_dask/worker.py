@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from distributed import Worker, WorkerPlugin
@@ -18,8 +18,10 @@ from distributed import Worker, WorkerPlugin
 from proxystore_core.autoproxy import Policy
 from proxystore_core.exceptions import ProxyStoreError
 from proxystore_core.store.config import StoreConfig
-from proxystore_dask import _seams, memory
-from proxystore_dask.memory import Handle, Memory
+from proxystore_dask import _seams, access
+from proxystore_dask.access import Handle
+from proxystore_dask.fetcher import Fetcher
+from proxystore_dask.memory import Memory
 from proxystore_dask.nodes import Resolving, stored_in
 from proxystore_dask.pages import own_memory
 from proxystore_dask.scheduler import NAME
@@ -62,9 +64,9 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         self._undo: list[Callable[[], None]] = []
         self._peers: dict[str, bool] = {}
         self._storing: dict[Any, asyncio.Task[Handle | None]] = {}
-        self._bringing: dict[Any, asyncio.Task[None]] = {}
         self._leads = False
         self.memory = Memory.try_open(self.cluster, self.policy, self.config)
+        self._fetcher = Fetcher(worker, self.memory)
         if _seams.missing(Worker):
             return
         self.shelf = Shelf(worker.data, self._tell, self.policy.writable)
@@ -99,7 +101,7 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         if self._undo:
             for key, handle in list(self.shelf.handles.items()):
                 with contextlib.suppress(ProxyStoreError, KeyError):
-                    self.shelf.raw[key] = memory.get(handle)
+                    self.shelf.raw[key] = access.get(handle)
             _seams.replace_data(worker, self.shelf.raw)
         if self.memory is not None:
             self.memory.close()
@@ -171,7 +173,7 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
                 for dependency in task.dependencies
                 if (handle := self.shelf.handles.get(dependency.key)) is not None
             }
-            async with self._reach([*stored_in(task.run_spec), *handles.values()]):
+            async with self._fetcher.reach([*stored_in(task.run_spec), *handles.values()]):
                 if not handles:
                     return await original(key, stimulus_id=stimulus_id)
                 if not isinstance(task.run_spec, Resolving):
@@ -184,55 +186,6 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
                     instead.reset(token)
 
         return execute
-
-    @contextlib.asynccontextmanager
-    async def _reach(self, handles: Iterable[Handle]) -> AsyncIterator[None]:
-        """Bring objects that lie in the memory of another node."""
-        far = [handle for handle in handles if not memory.is_near(handle)]
-        if not far:
-            yield
-            return
-        with memory.held(far):
-            await asyncio.gather(*map(self._bring_once, far))
-            yield
-
-    async def _bring_once(self, handle: Handle) -> None:
-        if handle.key not in self._bringing:
-            if memory.is_brought(handle):
-                return
-            self._bringing[handle.key] = asyncio.create_task(self._bring(handle))
-        await asyncio.shield(self._bringing[handle.key])
-
-    async def _bring(self, handle: Handle) -> None:
-        """Fetch an object of another node, once for all workers of this one."""
-        wanted, copy = _seams.ToPickle(handle.key), None
-        try:
-            found = await self.worker.scheduler.proxystore_find(
-                key=wanted, party=self.worker.address
-            )
-            copy = _seams.unpickled(found["copy"])
-            if copy is not None or found["address"] is None:
-                return  # where nobody has it the task says that its argument is missing
-            try:
-                there = _seams.ToPickle(_seams.unpickled(found["key"]))
-                answer = await _seams.call(self.worker, found["address"], f"{NAME}_read", key=there)
-                data = answer["data"]
-                if data is not None and self.memory is not None:
-                    copy = await asyncio.to_thread(self.memory.put_raw, [data])
-                if data is not None and copy is None:  # there is no room to share it
-                    memory.bring(handle, data)
-            finally:
-                self.worker.batched_send(
-                    {"op": f"{NAME}-copied", "key": wanted, "copy": _seams.ToPickle(copy)}
-                )
-        except OSError as error:
-            logger.warning("%s could not be fetched: %s", handle, error)
-        finally:
-            if copy is not None and self.memory is not None:
-                config = self.memory.config
-                near = Handle(config, copy, handle.nbytes, handle.mapped, handle.info)
-                memory.remember(handle, near)
-            del self._bringing[handle.key]
 
     # Handing out results
 
@@ -287,9 +240,9 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         handle = self.shelf.handles.get(key)
         if handle is None:
             return None
-        async with self._reach([handle]):
+        async with self._fetcher.reach([handle]):
             nbytes = 0 if handle.mapped else handle.nbytes
-            return await _seams.offload(nbytes, memory.get, handle)
+            return await _seams.offload(nbytes, access.get, handle)
 
     async def _by_reference(self, key: Any) -> Handle | None:
         handle = self.shelf.handles.get(key)
