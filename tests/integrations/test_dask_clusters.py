@@ -432,16 +432,7 @@ def describe(value: Any) -> Any:
     return type(value).__name__, len(value) if hasattr(value, "__len__") else None
 
 
-FAULTS = {"broadcast": "what is scattered with strides of zero is stored in full"}
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=pytest.mark.xfail(reason=FAULTS[kind]) if kind in FAULTS else ())
-        for kind in VALUES
-    ],
-)
+@pytest.mark.parametrize("kind", VALUES)
 def test_values_arrive_as_in_plain_dask(client: Client, plain: Client, kind: str) -> None:
     here, there = workers(client)
     value = VALUES[kind]()
@@ -593,12 +584,9 @@ def from_delayed() -> Any:
     return lazy.x.sum().compute(), lazy.map_partitions(len).compute()
 
 
-unseen = pytest.mark.xfail(reason="constants of expressions without meta cannot be looked at")
-
-
 @pytest.mark.parametrize(
     "program",
-    [from_array, from_frame, from_sequence, stacked, pytest.param(from_delayed, marks=unseen)],
+    [from_array, from_frame, from_sequence, stacked, from_delayed],
 )
 def test_collections_of_large_values(
     client: Client, plain: Client, program: Callable[[], Any]
@@ -640,7 +628,6 @@ def test_encrypted_cluster() -> None:
         assert empty(client)
 
 
-@pytest.mark.xfail(reason="a worker that loads scattered data again closes at its next heartbeat")
 def test_workers_that_are_restarted() -> None:
     with local() as client:
         here, there = workers(client)

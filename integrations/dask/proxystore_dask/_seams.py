@@ -288,6 +288,15 @@ def release_what_is_done(scheduler: Scheduler) -> Callable[[], None]:
 _DONE = ("memory", "erred")
 
 
+def let_run(scheduler: Scheduler, task: Any, run_spec: Any) -> None:
+    """Let data that no task made be made by one."""
+    task.run_spec = run_spec
+    task.priority = task.priority or (0, scheduler.generation, 0)
+    spans = scheduler.extensions.get("spans")
+    if spans is not None and task.group.span_id is None:  # else a worker that runs it fails
+        spans.observe_tasks([task], code=(), span_metadata={})
+
+
 def tell_worker(scheduler: Scheduler, worker: str, message: dict[str, Any]) -> None:
     """Send a message to a worker, in the order of all that the scheduler sends it."""
     if worker in scheduler.stream_comms:

@@ -247,4 +247,7 @@ def _visible(expr: Any) -> Iterator[Iterable[Any]]:
                     yield layer.mapping.values()
         else:
             # A frame in memory is wrapped, for Dask to cache what it knows of it.
-            yield [getattr(operand, "_data", operand) for operand in item.operands]
+            yield [
+                operand if isinstance(operand, Expr) else getattr(operand, "_data", operand)
+                for operand in item.operands
+            ]

@@ -25,7 +25,7 @@ from proxystore_core.store import Store
 from proxystore_core.store.config import StoreConfig
 from proxystore_dask import access
 from proxystore_dask.access import Handle
-from proxystore_dask.sizes import is_foreign
+from proxystore_dask.sizes import is_foreign, is_repeated
 
 _COPIED = (bytes, bytearray, str)
 
@@ -132,6 +132,7 @@ class Memory:
         types = self.policy.types
         return not (
             is_foreign(type(obj))
+            or is_repeated(obj)
             or isinstance(obj, self.policy.exclude)
             or (types is not None and not isinstance(obj, types))
             or (self.policy.should_proxy is not None and not self.policy.should_proxy(obj))

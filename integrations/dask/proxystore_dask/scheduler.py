@@ -275,8 +275,7 @@ class SchedulerMemory(SchedulerPlugin):  # type: ignore[misc]  # Dask has no typ
         handle = self._scattered.get(key)
         task = self.scheduler.tasks.get(key)
         if handle is not None and task is not None and task.run_spec is None:
-            task.run_spec = StoredNode.of(key, handle, self.policy)
-            task.priority = task.priority or (0, self.scheduler.generation, 0)
+            _seams.let_run(self.scheduler, task, StoredNode.of(key, handle, self.policy))
 
     def _make_remove_worker(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def remove_worker(address: str, **options: Any) -> Any:
