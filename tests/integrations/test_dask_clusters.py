@@ -614,7 +614,6 @@ def test_results_as_they_come(client: Client) -> None:
 
 
 def test_encrypted_cluster() -> None:
-    pytest.importorskip("cryptography")
     with local(security=Security.temporary()) as client:
         assert client.scheduler.address.startswith("tls://")
         here, there = workers(client)

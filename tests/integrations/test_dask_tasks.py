@@ -248,6 +248,13 @@ def test_keys(cluster: LocalCluster, client: Client) -> None:
     del one, mapped
 
 
+def test_options_of_dask_are_not_arguments(client: Client) -> None:
+    name = "k" * THRESHOLD * 2
+    assert client.submit(len, "abc", key=name).key == name
+    (future,) = client.map(len, ["abc"], key=[name + "1"])
+    assert future.key == name + "1"
+
+
 Pair = collections.namedtuple("Pair", "one two")
 
 

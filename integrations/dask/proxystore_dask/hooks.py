@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -77,23 +78,28 @@ class Hooks:
             self._send(op, with_next=not alone, needs=needs, **more)
 
     def _make_submit(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        options = _options_of(original)
+
         @functools.wraps(original)
         def submit(func: Any, *args: Any, **kwargs: Any) -> Any:
             give = self._giver()
-            args = tuple(map(give, args))
-            return original(func, *args, **{name: give(v) for name, v in kwargs.items()})
+            given = {k: v if k in options else give(v) for k, v in kwargs.items()}
+            return original(func, *map(give, args), **given)
 
         return submit
 
     def _make_map(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        options = _options_of(original)
+
         @functools.wraps(original)
         def map_(func: Any, *iterables: Any, **kwargs: Any) -> Any:
             give = self._giver()
-            given = (
+            rows = (
                 list(map(give, items)) if type(items) in (list, tuple) else items
                 for items in iterables
             )
-            return original(func, *given, **{name: give(v) for name, v in kwargs.items()})
+            given = {k: v if k in options else give(v) for k, v in kwargs.items()}
+            return original(func, *rows, **given)
 
         return map_
 
@@ -180,3 +186,10 @@ class Hooks:
                     self._on_close(client)
 
         return _close
+
+
+def _options_of(method: Callable[..., Any]) -> frozenset[str]:
+    """Return the names of the keyword arguments that are Dask's own, and not the task's."""
+    parameters = inspect.signature(method).parameters.values()
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return frozenset(parameter.name for parameter in parameters if parameter.kind in kinds)
