@@ -23,7 +23,7 @@ import pandas as pd
 import proxystore_dask
 import pytest
 from distributed import Client, LocalCluster, as_completed, fire_and_forget, get_worker, wait
-from proxystore_dask import access
+from proxystore_dask import _seams, access
 from proxystore_dask.access import Handle
 from proxystore_dask.client import _enabled
 from proxystore_dask.memory import Memory
@@ -246,6 +246,29 @@ def test_keys(cluster: LocalCluster, client: Client) -> None:
         (mapped,) = client.map(str, [value])
         assert client.map(str, [copy.deepcopy(value)])[0].key == mapped.key
     del one, mapped
+
+
+def test_task_that_is_forgotten_while_it_is_sent_again(
+    cluster: LocalCluster, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = make(SIZE)
+    scheduler = cluster.scheduler
+    with Client(cluster, set_as_default=False) as other:
+        proxystore_dask.enable(other, threshold=THRESHOLD)
+        theirs = other.submit(total, value, key="again")
+        assert theirs.result() == total(value)
+
+        def claim_and_forget(sender: Client, message: dict[str, Any]) -> None:
+            _seams.send(sender, message)
+            if message["op"] == "proxystore-claim":
+                books = scheduler.plugins["proxystore"].books
+                assert wait_until(lambda: len(books._args["again"]) == 2)
+                theirs.release()
+                assert wait_until(lambda: "again" not in scheduler.tasks)
+
+        monkeypatch.setattr(_seams, "send_with_next", claim_and_forget)
+        ours = client.submit(total, value, key="again")
+        assert ours.result() == total(value)
 
 
 def test_options_of_dask_are_not_arguments(client: Client) -> None:

@@ -127,10 +127,13 @@ class SchedulerMemory(SchedulerPlugin):  # type: ignore[misc]  # Dask has no typ
     # Messages
 
     def claim(self, client: str, needs: Any, scattered: Any = None) -> None:
-        """Take note of the tasks that need objects of a client; they may be yet to come."""
+        """Take note of the tasks that need objects of a client; they may be yet to come.
+
+        The client itself needs them until it settles: a task of the same key may be
+        forgotten after this, and before the new one comes.
+        """
         for stored, tasks in _seams.unpickled(needs).items():
-            self.books.claim(stored, tasks)
-            self._evict(self.books.release(client, [stored]))
+            self.books.claim(stored, [client, *tasks])
         for task, handle in (_seams.unpickled(scattered) or {}).items():
             self._scattered[task] = handle
             self._reloadable(task)
@@ -146,11 +149,12 @@ class SchedulerMemory(SchedulerPlugin):  # type: ignore[misc]  # Dask has no typ
             self._held[stored] = b"".join(buffers)
 
     def settle(self, client: str, needs: Any) -> None:
-        """Let go of claims for tasks that did not come."""
+        """Take note that the tasks of a claim came; what is needed by none of them goes."""
         for stored, tasks in _seams.unpickled(needs).items():
-            for task in tasks:
-                if task not in self.scheduler.tasks:
-                    self._evict(self.books.release(task, [stored]))
+            came = [task for task in tasks if task in self.scheduler.tasks]
+            self.books.claim(stored, [client, *came])
+            for task in {client, *tasks}.difference(came):
+                self._evict(self.books.release(task, [stored]))
 
     def drop(self, client: str, needs: Any) -> None:
         """Let go of claims for tasks that will not come."""
