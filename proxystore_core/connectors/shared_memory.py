@@ -20,6 +20,7 @@ from proxystore_core.connectors._layout import (
     StoreInfo,
     default_spill_dir,
     read_info,
+    root_path,
     shared_memory_root,
 )
 from proxystore_core.connectors._ledger import closed_error
@@ -107,6 +108,8 @@ class SharedMemoryConnector:
             reap_spill(spill_dir)
         if directory is None:
             reap_stores(root)
+        elif (parent := os.path.dirname(root)) == root_path():
+            reap_stores(parent)
         info, owner = open_store(
             None if directory is None else root,
             *limits,

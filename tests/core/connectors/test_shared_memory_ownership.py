@@ -14,7 +14,11 @@ import pytest
 from proxystore_core.connectors._inspect import look
 from proxystore_core.connectors._process import node_id
 from proxystore_core.connectors._reaping import reap_store
-from proxystore_core.connectors.shared_memory import SharedMemoryConnector, SharedMemoryKey
+from proxystore_core.connectors.shared_memory import (
+    SharedMemoryConnector,
+    SharedMemoryKey,
+    shared_memory_root,
+)
 from proxystore_core.exceptions import (
     ConnectorClosedError,
     ConnectorConfigError,
@@ -171,6 +175,11 @@ class TestReaping:
         assert reader.missing_reason(key) is MissingReason.STORE_CLOSED
         with pytest.raises(ConnectorClosedError):
             reader.put(b"data")
+
+    def test_opening_a_named_one_among_them_removes_it_too(self, dead) -> None:
+        directory, *_ = dead
+        with SharedMemoryConnector(f"{shared_memory_root()}/by-name"):
+            assert not directory.exists()
 
     def test_a_living_owner_is_left_alone(self, store: SharedMemoryConnector, run) -> None:
         key = store.put(b"data")
