@@ -271,7 +271,8 @@ class WorkerMemory(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
             if not handle.mapped:
                 handle.kept = (value,)
             self.shelf.hold(key, handle)
-            self._tell(key, handle)
+            # Later, so as not to compete with the answer; if this worker dies before, it is swept.
+            asyncio.get_running_loop().call_later(0.005, self._tell, key, handle)
             return handle
         finally:
             self._storing.pop(key, None)
