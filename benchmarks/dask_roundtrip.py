@@ -70,9 +70,7 @@ class Bench:
         self.clients = clients
         if PLAIN in clients:
             self.clients[SCATTER] = clients[PLAIN]
-        self.workers = {
-            system: sorted(client.scheduler_info()["workers"]) for system, client in clients.items()
-        }
+        self.workers = {system: sorted(client.nthreads()) for system, client in clients.items()}
 
     def systems(self, *, scatter: bool = False) -> list[str]:
         """Name the systems that a row has, ours last."""

@@ -1,21 +1,26 @@
-"""Real Parsl executors for the tests, and what their workers need."""
+"""Real Parsl executors and Dask clusters for the tests, and what their workers need."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import parsl
+import proxystore_dask
 import pytest
+from distributed import Client, LocalCluster
 from parsl.config import Config
 from parsl.providers import LocalProvider
 from proxystore_parsl import ProxyHighThroughputExecutor
+
+from tests.conftest import wait_until
+from tests.integrations.dask_kit import THRESHOLD, usage
 
 ROOT = Path(__file__).parents[2]
 BIN = str(Path(sys.executable).parent)
@@ -70,15 +75,42 @@ class Kit:
     @staticmethod
     def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> bool:
         """Poll until the condition holds; tell whether it did within `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        pause = threading.Event()
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            pause.wait(0.02)
-        return True
+        return wait_until(condition, timeout)
 
 
 @pytest.fixture(scope="module")
 def parsl_kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     return Kit(tmp_path_factory.mktemp("parsl"))
+
+
+@pytest.fixture(scope="module")
+def cluster(watch_leaks: Callable[[], AbstractContextManager[None]]) -> Iterator[LocalCluster]:
+    """Start a Dask cluster for all tests of a module, and watch what it leaves."""
+    resource_tracker.ensure_running()  # a process of Python's own, which stays
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with watch_leaks(), LocalCluster(resources={"CHAIR": 1}, **options) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def enabled(cluster: LocalCluster) -> Iterator[Client]:
+    """Return a client whose arguments and results travel by reference."""
+    with Client(cluster) as made:
+        proxystore_dask.enable(made, threshold=THRESHOLD)
+        yield made
+
+
+@pytest.fixture
+def client(enabled: Client) -> Iterator[Client]:
+    """Return that client, and see that a test leaves no objects."""
+    before = usage(enabled)  # more than zero only if an earlier test failed
+    yield enabled
+    gc.collect()  # a traceback may hold a future
+    assert wait_until(lambda: usage(enabled) <= before), "objects left"
+
+
+@pytest.fixture(scope="module")
+def plain(cluster: LocalCluster) -> Iterator[Client]:
+    """Return a client of the same cluster whose data travels as in plain Dask."""
+    with Client(cluster, set_as_default=False) as made:
+        yield made

@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,3 +134,47 @@ def kill(client: Client, *addresses: str) -> None:
     pids = client.run(os.getpid)
     for address in addresses:
         os.kill(pids[address], signal.SIGKILL)
+
+
+def infos(client: Client) -> dict[str, Any]:
+    """Return what the scheduler knows of each worker.
+
+    Not what the client says of it: that is at times of no worker.
+    """
+    found = client.sync(client.scheduler.identity, n_workers=-1)
+    return dict(found["workers"])
+
+
+def beaten(client: Client) -> None:
+    """Wait until every worker has sent two more heartbeats, and fail if one is gone."""
+
+    def seen() -> dict[str, float]:
+        return {address: info["last_seen"] for address, info in infos(client).items()}
+
+    for _ in range(2):
+        before = now = seen()
+        pause = threading.Event()
+        while not all(now[address] > before[address] for address in before):
+            pause.wait(0.05)
+            now = seen()
+            assert now.keys() == before.keys(), "a worker is gone"
+
+
+def workers(client: Client) -> list[str]:
+    """Return the addresses of all workers."""
+    return sorted(client.nthreads())
+
+
+def unique() -> str:
+    """Return a name that no other test uses."""
+    return uuid.uuid4().hex
+
+
+def mapped_file(array: np.ndarray[Any, Any]) -> str:
+    """Return the file whose pages the data of an array are."""
+    address = array.__array_interface__["data"][0]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, end = (int(part, 16) for part in line.split()[0].split("-"))
+        if begin <= address < end:
+            return line.split(None, 5)[5] if len(line.split(None, 5)) == 6 else ""
+    return "?"

@@ -36,6 +36,7 @@ from tests.integrations.dask_kit import (
     started,
     total,
     usage,
+    workers,
 )
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -55,7 +56,7 @@ def test_started_by_the_command_line(tmp_path: Path) -> None:
     with started(tmp_path) as address, Client(address, set_as_default=False) as client:
         client.wait_for_workers(2)
         proxystore_dask.enable(client, threshold=THRESHOLD)
-        here, there = sorted(client.scheduler_info()["workers"])
+        here, there = workers(client)
         made = client.submit(make, SIZE, workers=here)
         assert client.submit(total, made, workers=there).result() == total(make(SIZE))
         assert usage(client) == 1
@@ -158,7 +159,7 @@ def test_store_of_the_user(tmp_path: Path) -> None:
         Client(cluster, set_as_default=False) as client,
     ):
         proxystore_dask.enable(client, threshold=THRESHOLD, store=store)
-        here, there = sorted(client.scheduler_info()["workers"])
+        here, there = workers(client)
         made = client.submit(make, SIZE, workers=here)
         assert client.submit(total, made, workers=there).result() == total(make(SIZE))
         assert len(list(store.keys())) == 1
@@ -176,7 +177,7 @@ def test_full_store(tmp_path: Path) -> None:
         Client(cluster, set_as_default=False) as client,
     ):
         proxystore_dask.enable(client, threshold=THRESHOLD, store=store)
-        here, there = sorted(client.scheduler_info()["workers"])
+        here, there = workers(client)
         made = client.submit(make, SIZE, workers=here)
         assert client.submit(total, made, workers=there).result() == total(make(SIZE))
         assert client.submit(total, make(SIZE), pure=False).result() == total(make(SIZE))
@@ -222,7 +223,7 @@ def test_client_that_is_killed(tmp_path: Path) -> None:
 
 def test_killed_worker_that_held_a_result() -> None:
     with local() as client:
-        here, _ = sorted(client.scheduler_info()["workers"])
+        here, _ = workers(client)
         made = client.submit(make, SIZE, workers=here, allow_other_workers=True)
         assert np.array_equal(made.result(), make(SIZE))
         scattered = client.scatter(make(SIZE, 7), workers=here)
@@ -242,7 +243,7 @@ def test_result_of_a_killed_worker_is_inherited(tmp_path: Path) -> None:
 
     log = tmp_path / "log"
     with local(3) as client:
-        here, there, _ = sorted(client.scheduler_info()["workers"])
+        here, there, _ = workers(client)
         made = client.submit(make_once, SIZE, str(log), workers=here, allow_other_workers=True)
         assert client.submit(total, made, workers=there).result() == total(make(SIZE))
         kill(client, here, there)
@@ -284,7 +285,7 @@ def test_many_tasks_on_workers_that_are_killed(tmp_path: Path, tasks: int, kills
 
 def test_retired_worker_gives_its_results_to_another() -> None:
     with local() as client:
-        here, _ = sorted(client.scheduler_info()["workers"])
+        here, _ = workers(client)
         made = client.submit(make, SIZE, workers=here, allow_other_workers=True)
         assert wait_until(made.done)
         client.retire_workers([here])

@@ -22,7 +22,9 @@ from tests.integrations.dask_kit import (
     THRESHOLD,
     elsewhere,
     empty,
+    infos,
     make,
+    mapped_file,
     root_of,
     started,
     total,
@@ -58,19 +60,8 @@ def nodes(path: Path, *names: str) -> Iterator[tuple[Client, list[str]]]:
     ):
         client.wait_for_workers(len(names), timeout=60)
         proxystore_dask.enable(client, threshold=THRESHOLD)
-        workers = client.scheduler_info(n_workers=-1)["workers"]
-        by_name = {info["name"]: address for address, info in workers.items()}
+        by_name = {info["name"]: address for address, info in infos(client).items()}
         yield client, [by_name[f"w{number}"] for number in range(len(names))]
-
-
-def mapped_file(array: np.ndarray[Any, Any]) -> str:
-    """Return the file whose pages the data of an array are."""
-    address = array.__array_interface__["data"][0]
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        begin, end = (int(part, 16) for part in line.split()[0].split("-"))
-        if begin <= address < end:
-            return line.split(None, 5)[5] if len(line.split(None, 5)) == 6 else ""
-    return "?"
 
 
 def test_workers_of_another_node_share_one_copy(tmp_path: Path) -> None:

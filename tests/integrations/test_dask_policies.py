@@ -18,7 +18,17 @@ from distributed import Client, LocalCluster
 
 from proxystore_core.proxy import is_proxy, is_resolved
 from tests.conftest import wait_until
-from tests.integrations.dask_kit import SIZE, THRESHOLD, empty, make, started, total, usage
+from tests.integrations.dask_kit import (
+    SIZE,
+    THRESHOLD,
+    empty,
+    infos,
+    make,
+    started,
+    total,
+    usage,
+    workers,
+)
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -75,7 +85,7 @@ def test_preload_of_the_scheduler(tmp_path: Path) -> None:
             patch.setenv(name, value)
         with started(tmp_path) as address, Client(address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
-            here, there = sorted(client.scheduler_info()["workers"])
+            here, there = workers(client)
             made = client.submit(make, SIZE, workers=here)
             used = client.submit(lambda x: x.size, made, workers=there)
             assert used.result() == SIZE
@@ -102,7 +112,7 @@ def test_shared_pages_count_for_no_worker() -> None:
         Client(cluster, set_as_default=False) as client,
     ):
         proxystore_dask.enable(client, threshold=THRESHOLD)
-        here, there = sorted(client.scheduler_info()["workers"])
+        here, there = workers(client)
         pids = client.run(lambda dask_worker: dask_worker.nanny and __import__("os").getpid())
         value = np.ones(50 * MB)  # 400 MB
 
@@ -116,7 +126,7 @@ def test_shared_pages_count_for_no_worker() -> None:
         assert client.gather(futures) == [50 * MB] * 2
 
         def states() -> dict[str, Any]:
-            info = client.scheduler_info(n_workers=-1)["workers"]
+            info = infos(client)
             return {a: (w["status"], w["metrics"]["memory"] / MB) for a, w in info.items()}
 
         # One of them counts for the node, in what the scheduler shows.

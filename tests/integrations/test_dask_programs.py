@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from multiprocessing import resource_tracker
 from typing import Any
 
 import cloudpickle
@@ -27,23 +25,9 @@ from tests.conftest import wait_until
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_module_leaks(watch_leaks: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Watch the whole module: the cluster outlives a test."""
-    resource_tracker.ensure_running()
-    with watch_leaks():
-        yield
-
-
 @pytest.fixture(autouse=True)
 def no_leaks() -> None:
-    """Leave what is watched to the module, and the objects to `client`."""
-
-
-@pytest.fixture(scope="module")
-def cluster(no_module_leaks: None) -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as made:
-        yield made
+    """Leave what is watched to `cluster`, and the objects to `client`."""
 
 
 @pytest.fixture(scope="module")

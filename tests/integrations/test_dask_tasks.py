@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import collections
 import copy
-import gc
 import mmap
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -29,46 +25,14 @@ from proxystore_dask.client import _enabled
 from proxystore_dask.memory import Memory
 
 from tests.conftest import wait_until
+from tests.integrations.dask_kit import SIZE, THRESHOLD, infos, make, mapped_file, total, workers
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-SIZE = 200_000  # items of eight bytes
-THRESHOLD = 100_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_module_leaks(watch_leaks: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Watch the whole module: the cluster outlives a test."""
-    resource_tracker.ensure_running()  # a process of Python's own, which stays
-    with watch_leaks():
-        yield
 
 
 @pytest.fixture(autouse=True)
 def no_leaks() -> None:
-    """Leave what is watched to the module, and the objects to `client`."""
-
-
-@pytest.fixture(scope="module")
-def cluster(no_module_leaks: None) -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=":0", resources={"CHAIR": 1}
-    ) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def enabled(cluster: LocalCluster) -> Iterator[Client]:
-    with Client(cluster) as made:
-        proxystore_dask.enable(made, threshold=THRESHOLD)
-        yield made
-
-
-@pytest.fixture
-def client(enabled: Client) -> Iterator[Client]:
-    yield enabled
-    gc.collect()  # a traceback may hold a future
-    assert wait_until(lambda: not objects(enabled)), "objects left"
+    """Leave what is watched to `cluster`, and the objects to `client`."""
 
 
 def party(client: Client) -> Memory:
@@ -77,28 +41,6 @@ def party(client: Client) -> Memory:
 
 def objects(client: Client) -> int:
     return party(client).store.usage().objects
-
-
-def addresses(client: Client) -> list[str]:
-    return sorted(client.scheduler_info()["workers"])
-
-
-def mapped_file(array: np.ndarray[Any, Any]) -> str:
-    """Return the file whose pages the data of an array are."""
-    address = array.__array_interface__["data"][0]
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        begin, end = (int(part, 16) for part in line.split()[0].split("-"))
-        if begin <= address < end:
-            return line.split(None, 5)[5] if len(line.split(None, 5)) == 6 else ""
-    return "?"
-
-
-def total(values: Any) -> float:
-    return float(values.sum())
-
-
-def make(count: int) -> np.ndarray[Any, Any]:
-    return np.arange(count, dtype="f8")
 
 
 def records(count: int) -> list[dict[str, Any]]:
@@ -137,7 +79,7 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("kind", VALUES)
 def test_argument_and_result(client: Client, kind: str) -> None:
     value = VALUES[kind]()
-    here, there = addresses(client)
+    here, there = workers(client)
     future = client.submit(lambda x: x, value, workers=here)
     assert same(future.result(), value)
     assert objects(client)
@@ -153,7 +95,7 @@ def test_small_values_stay_in_the_graph(client: Client) -> None:
 
 
 def test_from_worker_to_worker_without_a_copy(client: Client) -> None:
-    here, there = addresses(client)
+    here, there = workers(client)
     made = client.submit(make, SIZE, workers=here)
     directory = party(client).store.connector.directory
     wait(made)
@@ -167,7 +109,7 @@ def test_from_worker_to_worker_without_a_copy(client: Client) -> None:
 
     def reported(name: str) -> list[Any]:
         """Return what the workers said of themselves with their last heartbeats."""
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = infos(client).values()
         return [worker["metrics"][name] for worker in workers]
 
     assert wait_until(lambda: {m["bytes"] for m in reported("proxystore")} == {SIZE * 8})
@@ -180,7 +122,7 @@ def test_argument_without_a_copy(client: Client) -> None:
 
 
 def test_written_arguments_and_results_stay_private(client: Client) -> None:
-    here, there = addresses(client)
+    here, there = workers(client)
     value = make(SIZE)
     writers = client.map(lambda _, x: write(x), range(4), x=value)
     assert client.gather(writers) == [99] * 4
@@ -327,7 +269,7 @@ def test_large_graph_warns_no_more(client: Client, recwarn: pytest.WarningsRecor
 
 def test_annotations_resources_and_priorities(client: Client) -> None:
     value = make(SIZE)
-    here = addresses(client)[0]
+    here = workers(client)[0]
     with dask.annotate(workers=here, priority=3):
         where = dask.delayed(lambda x: (get_worker().address, total(x)))(value)
     assert where.compute(optimize_graph=False) == (here, total(value))
@@ -416,7 +358,7 @@ def test_coroutines(client: Client) -> None:
         await asyncio.sleep(0)
         return values + 1
 
-    here, there = addresses(client)
+    here, there = workers(client)
     one = client.submit(later, make(SIZE), workers=here)
     two = client.submit(later, one, workers=there)
     assert two.result()[1] == 3
@@ -433,7 +375,7 @@ def test_tasks_that_submit_tasks(client: Client) -> None:
 
 
 def test_what_a_task_sees_of_the_data_of_its_worker(client: Client) -> None:
-    here, there = addresses(client)
+    here, there = workers(client)
     made = client.submit(make, SIZE, workers=here)
 
     def look(values: Any, key: str) -> bool:
