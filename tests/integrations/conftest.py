@@ -11,6 +11,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+import dask
 import parsl
 import proxystore_dask
 import pytest
@@ -88,7 +89,13 @@ def cluster(watch_leaks: Callable[[], AbstractContextManager[None]]) -> Iterator
     """Start a Dask cluster for all tests of a module, and watch what it leaves."""
     resource_tracker.ensure_running()  # a process of Python's own, which stays
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
-    with watch_leaks(), LocalCluster(resources={"CHAIR": 1}, **options) as made:
+    # Every two seconds it would drop replicas, which some tests count.
+    still = {"distributed.scheduler.active-memory-manager.start": False}
+    with (
+        watch_leaks(),
+        dask.config.set(still),
+        LocalCluster(resources={"CHAIR": 1}, **options) as made,
+    ):
         yield made
 
 
