@@ -105,8 +105,11 @@ def send_with_next(client: Client, message: dict[str, Any]) -> None:
     """
 
     def append() -> None:
-        if client.scheduler_comm is not None:
-            client.scheduler_comm.buffer.append(message)
+        comm = client.scheduler_comm
+        if hasattr(comm, "buffer"):
+            comm.buffer.append(message)
+        elif comm is not None:
+            comm.send(message)
 
     client.loop.add_callback(append)
 
@@ -117,14 +120,8 @@ def serves(client: Client) -> bool:
     return bool(client.scheduler is not None and comm and comm.comm and not comm.comm.closed())
 
 
-async def gather(
-    client: Client, direct: bool, local_worker: Any, who: str
-) -> tuple[dict[str, Any], list[Any]]:
-    """Do what `Client._gather_remote` does, and let the workers know who asks.
-
-    Returns:
-        The response, and the keys that were asked for.
-    """
+async def gather(client: Client, direct: bool, local_worker: Any, who: str) -> dict[str, Any]:
+    """Do what `Client._gather_remote` does, and let the workers know who asks."""
     async with client._gather_semaphore:
         keys = list(client._gather_keys)
         client._gather_keys = None  # keys that are asked for from now on go with the next request
@@ -137,7 +134,7 @@ async def gather(
                 response = await gather_rest(client, data, absent + failed)
         else:
             response = await retry_operation(client.scheduler.proxystore_gather, keys=keys, who=who)
-    return response, keys
+    return response
 
 
 async def gather_rest(client: Client, data: dict[Any, Any], keys: list[Any]) -> dict[str, Any]:

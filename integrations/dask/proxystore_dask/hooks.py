@@ -135,7 +135,7 @@ class Hooks:
             client = self._client()
             if client is None or not self.memory.policy.results:
                 return await original(direct, local_worker)
-            response, _ = await _seams.gather(client, direct, local_worker, self.memory.token)
+            response = await _seams.gather(client, direct, local_worker, self.memory.token)
             if response["status"] != "OK":
                 return response
             data = dict(response["data"])
