@@ -84,6 +84,14 @@ def parsl_kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     return Kit(tmp_path_factory.mktemp("parsl"))
 
 
+@pytest.fixture(autouse=True)
+def no_leaks(watch_leaks: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Let Python's own helper process be there before the watch begins."""
+    resource_tracker.ensure_running()
+    with watch_leaks():
+        yield
+
+
 @pytest.fixture(scope="module")
 def cluster(watch_leaks: Callable[[], AbstractContextManager[None]]) -> Iterator[LocalCluster]:
     """Start a Dask cluster for all tests of a module, and watch what it leaves."""

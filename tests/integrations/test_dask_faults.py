@@ -7,9 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +39,6 @@ from tests.integrations.dask_kit import (
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 BARE = "import sys; sys.modules['proxystore_dask'] = None"
-
-
-@pytest.fixture(autouse=True)
-def no_leaks(watch_leaks: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Let Python's own helper process be there before the watch begins."""
-    resource_tracker.ensure_running()
-    with watch_leaks():
-        yield
 
 
 def test_started_by_the_command_line(tmp_path: Path) -> None:

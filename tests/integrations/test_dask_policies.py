@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +30,6 @@ from tests.integrations.dask_kit import (
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 MB = 1_000_000
-
-
-@pytest.fixture(autouse=True)
-def no_leaks(watch_leaks: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Let Python's own helper process be there before the watch begins."""
-    resource_tracker.ensure_running()
-    with watch_leaks():
-        yield
 
 
 def test_proxies_of_results() -> None:

@@ -6,14 +6,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from multiprocessing import resource_tracker
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import numpy as np
-import pytest
 from distributed import (
     Client,
     Security,
@@ -35,14 +33,6 @@ from tests.integrations.dask_kit import (
 )
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-@pytest.fixture(autouse=True)
-def no_leaks(watch_leaks: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Let Python's own helper process be there before the watch begins."""
-    resource_tracker.ensure_running()
-    with watch_leaks():
-        yield
 
 
 def test_encrypted_cluster() -> None:
