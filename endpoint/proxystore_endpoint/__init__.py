@@ -1,0 +1,1 @@
+"""A peer endpoint that every node can run: local memory, peers at other sites, a relay."""

@@ -1,0 +1,1 @@
+"""Large arguments and results of Globus Compute functions travel by reference."""
