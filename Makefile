@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help example example-dask test soak parsl-suite dask-suite check format bench docs clean
+.PHONY: help example example-dask example-globus-compute test soak parsl-suite dask-suite check format bench docs clean
 
 help:  ## Say what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -25,6 +25,9 @@ example: $(VENV)/.installed-example  ## Run the Parsl imaging workflow, plain an
 
 example-dask: $(VENV)/.installed-example-dask  ## Run the Dask workflow on pictures of faces, plain and with ours
 	$(BIN)/python -m examples.faces
+
+example-globus-compute: $(VENV)/.installed-example-globus-compute  ## Run map and reduce through Globus Compute's real parts, plain and with ours
+	$(BIN)/python -m examples.hubble
 
 test: $(VENV)/.installed-test  ## Run all tests but the long ones
 	$(BIN)/python -m pytest
