@@ -1,0 +1,1 @@
+"""Access for the processes of one node: shared memory, and a unix socket to agree about it."""
