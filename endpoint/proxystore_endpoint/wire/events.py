@@ -1,0 +1,157 @@
+"""What a `Connection` tells its user."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from proxystore_endpoint.exceptions import WireError
+from proxystore_endpoint.wire.messages import Auth, Hello, Ready, Request, Response
+
+
+class _Event(msgspec.Struct, frozen=True):
+    """What all events share."""
+
+
+class HelloReceived(_Event):
+    """The accepting side said hello: prove who you are with `Connection.send_auth`.
+
+    Attributes:
+        hello: What it said.
+    """
+
+    hello: Hello
+
+
+class AuthReceived(_Event):
+    """The connecting side says who it is: check it, then `send_ready` or `goaway`.
+
+    Attributes:
+        auth: What it said; nothing of it is checked yet.
+    """
+
+    auth: Auth
+
+
+class Established(_Event):
+    """The accepting side let us in; requests may go both ways.
+
+    Attributes:
+        ready: What it said.
+    """
+
+    ready: Ready
+
+
+class RequestReceived(_Event):
+    """The other side asks for something: `respond`.
+
+    When `request.nbytes` is not 0, a body of that size follows: give it memory with
+    `set_sink`, or refuse it with a response, before the next call of `received`.
+
+    Attributes:
+        stream: Number of the stream.
+        request: What is asked.
+    """
+
+    stream: int
+    request: Request
+
+
+class ResponseReceived(_Event):
+    """A request of ours is answered.
+
+    When `response.nbytes` is not 0, a body of that size follows: give it memory with
+    `set_sink`, or `cancel` it, before the next call of `received`. Otherwise the stream is over.
+
+    Attributes:
+        stream: Number of the stream.
+        response: The answer.
+    """
+
+    stream: int
+    response: Response
+
+
+class BodyReceived(_Event):
+    """The whole body of a stream is in its sink. If it answers us, the stream is over.
+
+    Attributes:
+        stream: Number of the stream.
+        nbytes: Size of the body.
+    """
+
+    stream: int
+    nbytes: int
+
+
+class RequestFailed(_Event):
+    """A request of ours will not be answered, or its body will not be completed.
+
+    `Connection.progress` no longer knows the stream; what arrived is said here.
+
+    Attributes:
+        stream: Number of the stream.
+        status: A `Status`: `timeout` when the deadline passed, `cancelled` when we cancelled it
+            or the connection ended, else what the other side said.
+        detail: For people.
+        received: Bytes of the body that are in the sink, from its start and without a gap.
+    """
+
+    stream: int
+    status: str
+    detail: str
+    received: int
+
+
+class RequestCancelled(_Event):
+    """Nobody waits for our answer any more; stop working on it. The stream is over.
+
+    Attributes:
+        stream: Number of the stream.
+        status: A `Status`: `cancelled` or `timeout`.
+        received: Bytes of the request's body that are in the sink.
+    """
+
+    stream: int
+    status: str
+    received: int
+
+
+class GoingAway(_Event):
+    """The other side takes no more requests; those it took on are still answered.
+
+    Attributes:
+        reason: A `GoAwayReason`.
+        detail: For people.
+    """
+
+    reason: str
+    detail: str
+
+
+class Ended(_Event):
+    """The connection is over; the last event. Send what `to_send` still has, then close.
+
+    All requests under way were reported as failed or cancelled before.
+
+    Attributes:
+        error: Why: a `ProtocolError` (the other side broke the rules) or a `ConnectionEndedError`.
+    """
+
+    error: WireError
+
+
+Event: TypeAlias = (
+    HelloReceived
+    | AuthReceived
+    | Established
+    | RequestReceived
+    | ResponseReceived
+    | BodyReceived
+    | RequestFailed
+    | RequestCancelled
+    | GoingAway
+    | Ended
+)
