@@ -10,11 +10,7 @@ from proxystore_endpoint.exceptions import WireError
 from proxystore_endpoint.wire.messages import Auth, Hello, Ready, Request, Response
 
 
-class _Event(msgspec.Struct, frozen=True):
-    """What all events share."""
-
-
-class HelloReceived(_Event):
+class HelloReceived(msgspec.Struct, frozen=True):
     """The accepting side said hello: prove who you are with `Connection.send_auth`.
 
     Attributes:
@@ -24,7 +20,7 @@ class HelloReceived(_Event):
     hello: Hello
 
 
-class AuthReceived(_Event):
+class AuthReceived(msgspec.Struct, frozen=True):
     """The connecting side says who it is: check it, then `send_ready` or `goaway`.
 
     Attributes:
@@ -34,7 +30,7 @@ class AuthReceived(_Event):
     auth: Auth
 
 
-class Established(_Event):
+class Established(msgspec.Struct, frozen=True):
     """The accepting side let us in; requests may go both ways.
 
     Attributes:
@@ -44,7 +40,7 @@ class Established(_Event):
     ready: Ready
 
 
-class RequestReceived(_Event):
+class RequestReceived(msgspec.Struct, frozen=True):
     """The other side asks for something: `respond`.
 
     When `request.nbytes` is not 0, a body of that size follows: give it memory with
@@ -59,7 +55,7 @@ class RequestReceived(_Event):
     request: Request
 
 
-class ResponseReceived(_Event):
+class ResponseReceived(msgspec.Struct, frozen=True):
     """A request of ours is answered.
 
     When `response.nbytes` is not 0, a body of that size follows: give it memory with
@@ -74,7 +70,7 @@ class ResponseReceived(_Event):
     response: Response
 
 
-class BodyReceived(_Event):
+class BodyReceived(msgspec.Struct, frozen=True):
     """The whole body of a stream is in its sink. If it answers us, the stream is over.
 
     Attributes:
@@ -86,7 +82,7 @@ class BodyReceived(_Event):
     nbytes: int
 
 
-class RequestFailed(_Event):
+class RequestFailed(msgspec.Struct, frozen=True):
     """A request of ours will not be answered, or its body will not be completed.
 
     `Connection.progress` no longer knows the stream; what arrived is said here.
@@ -105,7 +101,7 @@ class RequestFailed(_Event):
     received: int
 
 
-class RequestCancelled(_Event):
+class RequestCancelled(msgspec.Struct, frozen=True):
     """Nobody waits for our answer any more; stop working on it. The stream is over.
 
     Attributes:
@@ -119,7 +115,7 @@ class RequestCancelled(_Event):
     received: int
 
 
-class GoingAway(_Event):
+class GoingAway(msgspec.Struct, frozen=True):
     """The other side takes no more requests; those it took on are still answered.
 
     Attributes:
@@ -131,7 +127,7 @@ class GoingAway(_Event):
     detail: str
 
 
-class Ended(_Event):
+class Ended(msgspec.Struct, frozen=True):
     """The connection is over; the last event. Send what `to_send` still has, then close.
 
     All requests under way were reported as failed or cancelled before.

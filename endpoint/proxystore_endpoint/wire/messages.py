@@ -9,7 +9,7 @@ PONG) has no structure: see docs/wire.md.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -80,7 +80,7 @@ class Body(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What every structured body shares."""
 
 
-class Hello(Body):
+class Hello(Body, frozen=True, omit_defaults=True, kw_only=True):
     """First frame of the accepting side.
 
     Attributes:
@@ -96,7 +96,7 @@ class Hello(Body):
     agent: _Text = ""
 
 
-class Auth(Body):
+class Auth(Body, frozen=True, omit_defaults=True, kw_only=True):
     """First frame of the connecting side: who it is, and the proof.
 
     Attributes:
@@ -121,7 +121,7 @@ class Auth(Body):
     agent: _Text = ""
 
 
-class Ready(Body):
+class Ready(Body, frozen=True, omit_defaults=True, kw_only=True):
     """The accepting side lets the other in.
 
     Attributes:
@@ -137,7 +137,7 @@ class Ready(Body):
     addresses: Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=16)] = []
 
 
-class Request(Body):
+class Request(Body, frozen=True, omit_defaults=True, kw_only=True):
     """One request. Which fields matter depends on `op`.
 
     Attributes:
@@ -165,7 +165,7 @@ class Request(Body):
     deadline_ms: _Ms = 0
 
 
-class Response(Body):
+class Response(Body, frozen=True, omit_defaults=True, kw_only=True):
     """The answer to one request.
 
     Attributes:
@@ -195,7 +195,7 @@ class Response(Body):
     cursor: _Key = ""
 
 
-class End(Body):
+class End(Body, frozen=True, omit_defaults=True, kw_only=True):
     """A side sends no more on a stream, before its body is complete.
 
     Attributes:
@@ -207,7 +207,7 @@ class End(Body):
     detail: _Text = ""
 
 
-class Cancel(Body):
+class Cancel(Body, frozen=True, omit_defaults=True, kw_only=True):
     """The asking side wants no answer any more, and sends no more.
 
     Attributes:
@@ -217,7 +217,7 @@ class Cancel(Body):
     status: _Word = Status.CANCELLED
 
 
-class GoAway(Body):
+class GoAway(Body, frozen=True, omit_defaults=True, kw_only=True):
     """A side ends the connection.
 
     Attributes:
@@ -234,7 +234,7 @@ class GoAway(Body):
 B = TypeVar("B", bound=Body)
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODERS: Final = {
+_DECODERS: Final[dict[type[Body], msgspec.msgpack.Decoder[Any]]] = {
     kind: msgspec.msgpack.Decoder(kind)
     for kind in (Hello, Auth, Ready, Request, Response, End, Cancel, GoAway)
 }
@@ -264,6 +264,7 @@ def decode(kind: type[B], raw: bytes | bytearray | memoryview) -> B:
         MessageError: It is no such body.
     """
     try:
-        return _DECODERS[kind].decode(raw)  # type: ignore[return-value]  # the table maps B to B
+        body: B = _DECODERS[kind].decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise MessageError(f"The body of a {kind.__name__} cannot be read: {error}") from None
+    return body
