@@ -16,6 +16,7 @@ also derives from the builtin that a caller would naturally catch.
         * `StorageFullError` (`OSError`)
         * `ConnectorUnavailableError` (`ConnectionError`)
         * `ConnectorClosedError`
+        * `ReservationError` (`RuntimeError`)
     * `StoreError`
         * `StoreExistsError` (`ValueError`)
         * `StoreNotFoundError` (`KeyError`)
@@ -184,6 +185,10 @@ class ConnectorUnavailableError(ConnectorError, ConnectionError):
 
 class ConnectorClosedError(ConnectorError):
     """The connector was closed in this process."""
+
+
+class ReservationError(ConnectorError, RuntimeError):
+    """A reservation was published or abandoned before."""
 
 
 class StoreError(ProxyStoreError):

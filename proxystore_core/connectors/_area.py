@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -11,6 +12,7 @@ from itertools import count
 from proxystore_core.connectors._issued import Issued, is_object_id
 from proxystore_core.connectors._layout import OBJECTS, PARTIAL
 from proxystore_core.connectors._ledger import Ledger
+from proxystore_core.connectors._mapping import allocate_pages, map_shared
 from proxystore_core.connectors._parts import write_all
 from proxystore_core.connectors._process import random_id, try_lock, unlock, watch_fork
 from proxystore_core.connectors._segments import HEAD, REUSABLE, charge_of, read_head
@@ -116,14 +118,35 @@ class Area:
             new: Whether the id cannot have an object yet.
         """
         segment = self.allocate(HEAD + sum(map(len, views)))
-        if segment is None:
-            return False
+        return segment is not None and self.finish(segment, object_id, head, views, new=new)
+
+    def finish(
+        self,
+        segment: Segment,
+        object_id: str,
+        head: bytes,
+        views: Sequence[memoryview],
+        *,
+        new: bool,
+    ) -> bool:
+        """Fill a segment, unless it is filled, and publish it; tell whether there was room.
+
+        Args:
+            segment: The segment; it is gone if anything fails.
+            object_id: The id of the object.
+            head: The head of the segment.
+            views: Its parts, as for `write`; none where only the head is missing.
+            new: Whether the id cannot have an object yet.
+        """
         try:
-            self.fill(segment, head, views)
+            if views:
+                self.fill(segment, head, views)
+            else:
+                os.pwrite(segment.fd, head, 0)
             self._issued.stored(object_id)
             (self.publish if new else self.replace)(segment, object_id)
         except BaseException as error:
-            if not self.abort(segment) and new:
+            if not self.abort(segment, mapped=not views) and new:
                 self.evict(object_id)  # interrupted when it was just published
             if is_full(error):
                 return False
@@ -171,11 +194,27 @@ class Area:
     def _retire(self, size: int) -> None:
         """Take note that a segment of `size` bytes goes; the ledger is entered."""
 
-    def abort(self, segment: Segment) -> bool:
-        """Remove a segment; tell whether it was there still, and not yet published."""
+    def map(self, segment: Segment) -> mmap.mmap:
+        """Map all of a segment to be written, on pages that the device has set aside for it.
+
+        Raises:
+            OSError: The device is full, or the process has too many mappings.
+        """
+        allocate_pages(segment.fd, segment.charge)
+        return map_shared(segment.fd, segment.charge, populate=False)
+
+    def abort(self, segment: Segment, *, mapped: bool = False) -> bool:
+        """Remove a segment; tell whether it was there still, and not yet published.
+
+        Args:
+            segment: The segment.
+            mapped: Whether somebody may still write to a mapping of it: its pages go
+                with the mapping then. Without them a write would kill the process.
+        """
         try:
             os.unlink(segment.path)
-            os.ftruncate(segment.fd, 0)  # its pages go at once, mapped or not
+            if not mapped:
+                os.ftruncate(segment.fd, 0)  # its pages go at once
         except FileNotFoundError:
             return False
         finally:

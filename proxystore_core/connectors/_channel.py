@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
-from proxystore_core.connectors._area import Area
+from proxystore_core.connectors._area import Area, Segment, is_full
 from proxystore_core.connectors._directory import leave
 from proxystore_core.connectors._issued import Issued
 from proxystore_core.connectors._layout import PARTIAL, StoreInfo
@@ -15,6 +16,7 @@ from proxystore_core.connectors._mapping import map_private
 from proxystore_core.connectors._parts import read_all
 from proxystore_core.connectors._pool import Pool
 from proxystore_core.connectors._process import watch_fork
+from proxystore_core.connectors._reserved import Reserved
 from proxystore_core.connectors._segments import HEAD, OpenSegment, make_head, open_segment
 from proxystore_core.connectors._spill import Spill
 from proxystore_core.connectors.protocols import Usage
@@ -26,6 +28,7 @@ from proxystore_core.exceptions import (
 )
 from proxystore_core.utils.data import bytes_to_readable
 
+_T = TypeVar("_T")
 _NO_MAPPING = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
@@ -86,22 +89,51 @@ class Channel:
             ConnectorClosedError: The store is gone.
         """
         head = make_head(object_id, nbytes)
+        written = self._first(
+            nbytes, lambda area: area if area.write(object_id, head, views, new=new) else None
+        )
+        if not new:
+            self._evict_elsewhere(object_id, written)
+
+    def reserve(self, object_id: str, nbytes: int) -> Reserved:
+        """Make room for an object, to be filled in place; raises as `write`."""
+        head = make_head(object_id, nbytes)
+
+        def publish(area: Area, segment: Segment, views: list[memoryview]) -> None:
+            if not area.finish(segment, object_id, head, views, new=False):
+                raise self._full_error(nbytes)
+            self._evict_elsewhere(object_id, area)
+
+        def reserve(area: Area) -> Reserved | None:
+            segment = area.allocate(HEAD + nbytes)
+            try:
+                return None if segment is None else Reserved(area, segment, nbytes, publish)
+            except OSError as error:
+                if is_full(error):
+                    return None
+                raise
+
+        return self._first(nbytes, reserve)
+
+    def _first(self, nbytes: int, take: Callable[[Area], _T | None]) -> _T:
+        """Return what the first area that has room for so many bytes gives."""
         try:
-            written = next(
-                (a for a in self._areas() if a.write(object_id, head, views, new=new)), None
-            )
+            for area in self._areas():
+                taken = take(area)
+                if taken is not None:
+                    return taken
         except FileNotFoundError as error:
             if os.path.isdir(f"{self.info.directory}/{PARTIAL}"):
                 raise
             raise closed_error(self.info.directory) from error
         except ConnectorUnavailableError as error:  # there is no place to spill to
             raise self._full_error(nbytes, str(error)) from error
-        if written is None:
-            raise self._full_error(nbytes)
-        if not new:
-            for area in self._areas():
-                if area is not written:
-                    area.evict(object_id)
+        raise self._full_error(nbytes)
+
+    def _evict_elsewhere(self, object_id: str, written: Area) -> None:
+        for area in self._areas():
+            if area is not written:
+                area.evict(object_id)
 
     def _areas(self) -> Iterator[Area]:
         yield self._pool

@@ -61,15 +61,37 @@ def map_private(fd: int, nbytes: int, *, keep_open: bool) -> mmap.mmap:
     return _map(fd, nbytes, _PRIVATE)
 
 
-def map_shared(fd: int, nbytes: int) -> mmap.mmap:
+def map_shared(fd: int, nbytes: int, *, populate: bool = True) -> mmap.mmap:
     """Map the first bytes of a file, writable, with changes that are the file's.
 
-    All pages are there when it returns. The mapping holds no descriptor.
+    The mapping holds no descriptor where it can do without.
+
+    Args:
+        fd: The file.
+        nbytes: How many bytes, at least 1.
+        populate: Whether to map all pages now. Of a file whose pages were never written that
+            costs more than mapping each when it is written.
 
     Raises:
         OSError: The process has as many mappings as it may have.
     """
-    return _map(fd, nbytes, mmap.MAP_SHARED | _POPULATE)
+    if not overlay_works():
+        return mmap.mmap(fd, nbytes, flags=mmap.MAP_SHARED, prot=_READ_WRITE)
+    return _map(fd, nbytes, mmap.MAP_SHARED | (_POPULATE if populate else 0))
+
+
+def allocate_pages(fd: int, nbytes: int) -> None:
+    """Give a new file so many bytes that are there: writing to a hole may kill who maps it.
+
+    Raises:
+        OSError: The device has no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, nbytes)
+        return
+    zeros = bytes(min(nbytes, 1 << 20))  # macOS cannot allocate otherwise
+    for start in range(0, nbytes, len(zeros)):
+        os.pwrite(fd, zeros[: nbytes - start], start)
 
 
 def _map(fd: int, nbytes: int, flags: int) -> mmap.mmap:

@@ -9,6 +9,7 @@ no reader still maps it.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import time
 from collections.abc import Sequence
@@ -20,9 +21,11 @@ from proxystore_core.connectors._issued import Issued
 from proxystore_core.connectors._layout import FREE, WRITERS, StoreInfo
 from proxystore_core.connectors._ledger import Ledger
 from proxystore_core.connectors._mapping import (
+    allocate_pages,
     copy_into,
     is_memory_file_system,
     lock_outlives_descriptor,
+    map_shared,
     overlay_works,
 )
 from proxystore_core.connectors._memory import available_memory
@@ -175,9 +178,23 @@ class Pool(Area):
             write_all(fd, views)
         os.pwrite(fd, head, 0)
 
-    def abort(self, segment: Segment) -> bool:
+    def map(self, segment: Segment) -> mmap.mmap:
+        """Map all of a segment to be written, and keep the mapping for the next one in it."""
+        fresh, fd = segment.inode is None, segment.fd
+        if segment.inode is None:
+            allocate_pages(fd, segment.charge)
+            segment.inode = os.fstat(fd).st_ino
+        else:
+            os.pwrite(fd, bytes(HEAD), 0)
+        if self._in_memory and overlay_works():
+            warm = self._warm.take(fd, segment.inode, segment.charge, populate=not fresh)
+            if warm is not None:
+                return warm
+        return map_shared(fd, segment.charge, populate=not fresh)
+
+    def abort(self, segment: Segment, *, mapped: bool = False) -> bool:
         """Remove a segment, and give its bytes back; tell whether it was there still."""
-        if not super().abort(segment):
+        if not super().abort(segment, mapped=mapped):
             return False
         if segment.inode is not None:
             self._warm.drop(segment.inode)

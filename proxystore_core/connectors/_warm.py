@@ -19,7 +19,7 @@ class _Warm(NamedTuple):
 
 
 class WarmMaps:
-    """Shared, populated mappings of segments that this process has written before.
+    """Shared mappings, with all their pages, of segments that this process has written before.
 
     Writing through one costs the copy alone: no page is allocated, zeroed or
     faulted in. A segment may be written only by who took it out of the free list.
@@ -36,7 +36,7 @@ class WarmMaps:
     def __contains__(self, inode: int) -> bool:
         return inode in self._maps
 
-    def take(self, fd: int, inode: int, size: int) -> mmap.mmap | None:
+    def take(self, fd: int, inode: int, size: int, *, populate: bool = True) -> mmap.mmap | None:
         """Return the mapping of a segment, made now if need be, or `None` where it cannot be."""
         if size > self._limit:
             return None
@@ -47,7 +47,7 @@ class WarmMaps:
                 return warm.mapping
             self._drop(inode)
         try:
-            warm = _Warm(map_shared(fd, size), os.dup(fd))
+            warm = _Warm(map_shared(fd, size, populate=populate), os.dup(fd))
         except OSError:
             return None
         with self._mutex:

@@ -8,7 +8,7 @@ protocol of its own, tested with `isinstance`, so that nothing ever raises
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 from proxystore_core.exceptions import MissingReason
 from proxystore_core.serialize import BytesLike
@@ -106,6 +106,60 @@ class ZeroCopyConnector(Protocol[KeyT_contra]):
             pages of the channel, writing changes only this view. The view, and
             everything made from it, holds the mapping. `None` where there is no
             object.
+        """
+        ...
+
+
+class Reservation(Protocol):
+    """Room in a channel for one object, filled in place and then published or abandoned.
+
+    Either may be called from another thread than the one that fills; the first one
+    counts. As a context manager it is abandoned at the end unless it was published, and so
+    is one that is collected.
+    """
+
+    @property
+    def buffer(self) -> memoryview:
+        """The writable memory of the object: `nbytes` bytes, of format `B`.
+
+        Nothing may be written to it, or to a view of it, after `publish`.
+        """
+        ...
+
+    def publish(self) -> None:
+        """Make the bytes the object of the key, as `set` does: readers see all or none.
+
+        Raises:
+            ReservationError: It was published or abandoned before.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Give the room back, and leave nothing; after `publish` this does nothing."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+@runtime_checkable
+class ReservingConnector(Protocol[KeyT_contra]):
+    """A connector that lends the memory an object will lie in before its bytes are there.
+
+    So bytes that come from a socket, or are computed, are written once, where
+    they stay. The room is counted from `reserve` on.
+    """
+
+    def reserve(self, key: KeyT_contra, nbytes: int) -> Reservation:
+        """Make room for an object.
+
+        Args:
+            key: A key of `new_key`.
+            nbytes: Its length in bytes, exactly.
+
+        Raises:
+            StorageFullError: There is no room.
         """
         ...
 

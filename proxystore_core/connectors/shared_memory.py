@@ -28,7 +28,7 @@ from proxystore_core.connectors._limits import choose_limits
 from proxystore_core.connectors._parts import byte_views, put_all
 from proxystore_core.connectors._process import host_of, node_id
 from proxystore_core.connectors._reaping import reap_spill, reap_stores
-from proxystore_core.connectors.protocols import Usage
+from proxystore_core.connectors.protocols import Reservation, Usage
 from proxystore_core.exceptions import (
     ConnectorClosedError,
     ConnectorConfigError,
@@ -217,6 +217,17 @@ class SharedMemoryConnector:
         object_id = _id_of(key)
         views, nbytes = byte_views(parts)
         self._writable().write(object_id, views, nbytes, new=False)
+
+    def reserve(self, key: SharedMemoryKey, nbytes: int) -> Reservation:
+        """Lend the memory in which the object of a key will lie; raises as `put`.
+
+        Args:
+            key: A key of `new_key`.
+            nbytes: Length of the object in bytes.
+        """
+        if nbytes < 0:
+            raise ValueError(f"An object has 0 bytes or more, not {nbytes}.")
+        return self._writable().reserve(_id_of(key), nbytes)
 
     def get(self, key: SharedMemoryKey) -> BytesLike | None:
         """Return the bytes of a key, or `None` where there are none.

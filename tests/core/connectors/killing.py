@@ -33,12 +33,27 @@ def write(store: SharedMemoryConnector, chance: random.Random) -> None:
     while True:
         word = chance.randbytes(8)
         try:
-            mine.append(store.put(word * (chance.choice(SIZES) // 8)))
+            size = chance.choice(SIZES)
+            if chance.random() < 0.5:
+                mine.append(store.put(word * (size // 8)))
+            else:
+                fill(store, mine, word, size)
         except StorageFullError:
             for key in store.keys():
                 store.evict(key)
         if len(mine) > 8:
             store.evict(mine.popleft())
+
+
+def fill(store: SharedMemoryConnector, mine: deque, word: bytes, size: int) -> None:
+    key = store.new_key()
+    with store.reserve(key, size) as room:
+        for start in range(0, size, 80_000):
+            part = room.buffer[start : start + 80_000]
+            part[:] = word * (len(part) // 8)
+        if word[0] > 50:
+            room.publish()
+            mine.append(key)
 
 
 def read(store: SharedMemoryConnector, chance: random.Random) -> None:
