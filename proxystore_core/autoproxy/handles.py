@@ -74,6 +74,8 @@ class Keeper:
     Args:
         store: Where the objects lie.
         temporary: The store ends with the session.
+        lends: Proxies of its objects pickle as references, and what they refer to stays until
+            the keeper is closed: nobody else knows who uses it.
 
     Attributes:
         closed: Whether everything was evicted for good.
@@ -81,9 +83,10 @@ class Keeper:
         shared: Finds entries by the immutable objects that were stored.
     """
 
-    def __init__(self, store: Store[Any], *, temporary: bool = False) -> None:
+    def __init__(self, store: Store[Any], *, temporary: bool = False, lends: bool = False) -> None:
         self.store = store
         self.temporary = temporary
+        self.lends = lends
         self.closed = False
         self.evicted = 0
         self.shared: Shared[Entry] = Shared()
@@ -91,6 +94,7 @@ class Keeper:
         self._getpid = os.getpid  # kept: module globals are gone at the end of the interpreter
         self._lock = threading.Lock()  # `dropped` must never take it
         self._live: dict[Any, _Watch] = {}
+        self._lent: set[Entry] = set()
         self._pending: deque[Any] = deque()
         self._failed: list[Any] = []
         self._abandoned = False
@@ -132,6 +136,18 @@ class Keeper:
     def give_up(self, entry: Entry) -> None:
         """Own an object no longer: it stays in the store."""
         self._live.pop(entry.ref.key, None)
+        self._lent.discard(entry)
+
+    def take_over(self, entry: Entry) -> None:
+        """Own the object of an entry that another keeper of the same store owned."""
+        with self._lock:
+            self._live[entry.ref.key] = _Watch(entry, self)
+        former, entry.keeper = entry.keeper, self
+        former.give_up(entry)
+
+    def lend(self, entry: Entry) -> None:
+        """Hold an object until the keeper is closed."""
+        self._lent.add(entry)
 
     def dropped(self, watch: Any) -> None:
         """Evict the object of an entry that is gone."""
@@ -174,6 +190,7 @@ class Keeper:
         for key in {*self._live, *self._pending, *self._failed}:
             self._evict(key)
         self._live.clear()
+        self._lent.clear()
         if self.temporary:
             self.store.close()
 

@@ -12,7 +12,7 @@ from proxystore_core.exceptions import (
     ProxyResolveMissingKeyError,
     ReferenceUnreachableError,
 )
-from proxystore_core.proxy import TargetInfo
+from proxystore_core.proxy import Proxy, TargetInfo
 from proxystore_core.store.config import ConnectorConfig, StoreConfig
 
 if TYPE_CHECKING:
@@ -79,13 +79,18 @@ _channels: dict[bytes, Channel] = {}
 
 def channel_of(store: Store[Any]) -> Channel:
     """Return the channel of a store, used by all references into it."""
-    config = store.config()
+    found = channel_for(store.config())
+    found.bind(store)
+    return found
+
+
+def channel_for(config: StoreConfig) -> Channel:
+    """Return the channel of the store that a configuration describes."""
     wire = _write(config)
-    channel = _channels.get(wire)
-    if channel is None:
-        channel = _channels.setdefault(wire, Channel(wire, config))
-    channel.bind(store)
-    return channel
+    found = _channels.get(wire)
+    if found is None:  # equal ones may pickle differently
+        found = next((other for other in _channels.values() if other.config == config), None)
+    return _channels.setdefault(wire, Channel(wire, config)) if found is None else found
 
 
 def channel(wire: bytes) -> Channel:
@@ -251,3 +256,4 @@ class Envelope:
 
 CARRIERS = frozenset((Ref, Packed, Items, Envelope))
 REFS = frozenset((Ref,))
+PROXIES = frozenset((Proxy,))

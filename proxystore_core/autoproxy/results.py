@@ -76,7 +76,7 @@ class AutoFactory:
         if is_resolved(proxy):
             target = extract(proxy)
             return target is self._target and is_frozen(target)
-        return self._target is _UNSET or is_frozen(self._target)
+        return self._unchanged()
 
     def bring_home(self) -> None:
         """Take the object into this process, before the store lets go of it.
@@ -98,7 +98,14 @@ class AutoFactory:
     def __proxy_reduce__(
         self, info: TargetInfo | None, proxy_cls: type[Proxy[Any]]
     ) -> tuple[Any, ...]:
+        entry = self.entry
+        if entry is not None and entry.keeper.lends and entry.alive and self._unchanged():
+            entry.keeper.lend(entry)
+            return lent, (Ref(self.ref.channel, self.ref.key, self.ref.nbytes, info),)
         return _identity, (self(),)
+
+    def _unchanged(self) -> bool:
+        return self._target is _UNSET or is_frozen(self._target)
 
     def __proxy_token__(self) -> object:
         return self.ref.channel.wire, tuple(self.ref.key)
@@ -133,6 +140,17 @@ def proxy_of(ref: Ref, entry: Entry | None, *, writable: bool = False) -> Proxy[
         factory = AutoFactory(ref, entry, writable=writable)
         entry.factory = weakref.ref(factory)
     return Proxy(factory, info=ref.info)
+
+
+def lent(ref: Ref) -> Proxy[Any]:
+    """Make the proxy of an object that another process holds."""
+    return proxy_of(ref, None)
+
+
+def lent_ref(obj: Any) -> Ref | None:
+    """Return where the object of a proxy of `lent` lies; `None` for all else."""
+    factory = auto_factory(obj)
+    return factory.ref if factory is not None and factory.entry is None else None
 
 
 def persist(proxy: Proxy[T], store: Store[Any] | None = None) -> Proxy[T]:

@@ -13,8 +13,8 @@ from proxystore_core.autoproxy.call import Call, Tally, all_small, bound_values
 from proxystore_core.autoproxy.containers import walk
 from proxystore_core.autoproxy.handles import Keeper, find_entry
 from proxystore_core.autoproxy.policy import Policy
-from proxystore_core.autoproxy.refs import REFS, Envelope, Ref, channel_of
-from proxystore_core.autoproxy.results import persist, proxy_of, reference
+from proxystore_core.autoproxy.refs import PROXIES, REFS, Envelope, Ref, channel_of
+from proxystore_core.autoproxy.results import auto_factory, persist, proxy_of, reference
 from proxystore_core.autoproxy.settings import Settings
 from proxystore_core.autoproxy.task import Remote, Task
 from proxystore_core.exceptions import AutoProxyError, ProxyStoreError
@@ -102,6 +102,14 @@ class Session:
         """Whether the session was closed."""
         return self._keeper.closed
 
+    def settings(self, policy: Policy | None = None) -> Settings:
+        """Return what workers have to know, for engines that carry functions and arguments apart.
+
+        Args:
+            policy: The policy of the tasks; `None` for that of the session.
+        """
+        return self._base if policy is None else self._settings_for(policy)
+
     def prepare(
         self,
         func: Callable[..., Any],
@@ -178,6 +186,15 @@ class Session:
             return value
         return walk(value.value, self._adopted, depth=self._depth, only=REFS)
 
+    def take_over(self, value: Any) -> None:
+        """Own what `receive` made proxies of, as if it had come through `result`.
+
+        Args:
+            value: What was received; proxies that came otherwise, or lie in another store, stay
+                whose they are.
+        """
+        walk(value, self._taken_over, depth=self._depth, only=PROXIES)
+
     def persist(self, proxy: Proxy[Any], store: Store[Any] | None = None) -> Proxy[Any]:
         """Make the object of a result outlive the session; see `persist`."""
         return persist(proxy, store)
@@ -241,10 +258,21 @@ class Session:
     def _new_settings(self, policy: Policy) -> Settings:
         return Settings(self._channel, policy, wrapped=self._wrapped, own_code=self._own_code)
 
-    def _adopted(self, ref: Ref) -> Any:
+    def _taken_over(self, proxy: Any) -> Any:
+        factory = auto_factory(proxy)
+        entry = None if factory is None else factory.entry
+        if entry is not None and entry.keeper.lends and entry.ref.channel is self._channel:
+            self._keeper.take_over(entry)
+            self._count(entry.ref)
+        return proxy
+
+    def _count(self, ref: Ref) -> None:
         with self._lock:
             self._results += 1
             self._result_nbytes += ref.nbytes
+
+    def _adopted(self, ref: Ref) -> Any:
+        self._count(ref)
         entry = find_entry(ref)  # an argument that came back, of this session or another
         if entry is None:
             if not self._adopt:

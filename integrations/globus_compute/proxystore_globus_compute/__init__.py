@@ -1,1 +1,45 @@
-"""Large arguments and results of Globus Compute functions travel by reference."""
+"""Large arguments and results of Globus Compute functions travel by reference.
+
+An executor in the place of the SDK's own, or a decorator for functions that anyone calls:
+
+    with ProxyExecutor(endpoint_id=EP, store=store) as ex: future = ex.submit(fn, big_array)
+    fn = auto_proxy(store=store)(fn)    # for a plain Executor or Client
+
+Nothing of the SDK is imported before it is needed: it takes half a second and starts a thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxystore_globus_compute.executor import ProxyExecutor as ProxyExecutor
+
+_WHERE = {
+    "ProxyExecutor": "executor",
+}
+_WITH_SDK = frozenset(("ProxyExecutor",))
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    if name in _WITH_SDK:
+        try:
+            import_module("globus_compute_sdk")
+        except ModuleNotFoundError as error:
+            from proxystore_core.exceptions import MissingExtraError
+
+            raise MissingExtraError("globus-compute", needed_for=f"{__name__}.{name}") from error
+    value = getattr(import_module(f"{__name__}.{where}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,402 @@
+"""The executor."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from globus_compute_sdk import Executor, ShellFunction
+from globus_compute_sdk.sdk.asynchronous.compute_future import ComputeFuture
+from globus_compute_sdk.serialize import ComputeSerializer
+
+from proxystore_core.autoproxy import Lease, Policy, Session, Stats
+from proxystore_core.autoproxy.call import all_small, bound_values
+from proxystore_core.autoproxy.containers import walk
+from proxystore_core.autoproxy.refs import REFS, Packed, Ref
+from proxystore_core.autoproxy.results import lent
+from proxystore_core.exceptions import AutoProxyError
+from proxystore_core.proxy import extract, is_proxy
+from proxystore_core.store import Store
+from proxystore_core.store.config import to_bytes
+from proxystore_globus_compute.futures import Books, Pending, failed
+from proxystore_globus_compute.options import checked
+from proxystore_globus_compute.payloads import ReadyArgs, ReadyKwargs, ready, speaks_json
+from proxystore_globus_compute.serializer import aware
+from proxystore_globus_compute.submission import SERVICE_LIMIT, Item, send
+from proxystore_globus_compute.worker import RemoteFunction
+
+
+class Known(NamedTuple):
+    """What an executor knows of a function that it registered.
+
+    Attributes:
+        name: Its name, for messages.
+        func: What was registered; `None` where that is only source code.
+        encodes: Whether arguments may travel by reference.
+    """
+
+    name: str
+    func: RemoteFunction | None = None
+    encodes: bool = True
+
+
+class ProxyExecutor(Executor):
+    """An `Executor` whose large arguments and results travel by reference.
+
+    It is used as the SDK's own, whose arguments it takes too. Functions get the real objects.
+    What is large of a result comes as a `Proxy`, which may be passed to the next task: its
+    object goes from worker to worker. Arguments are evicted when their future is done, results
+    when nobody holds them any more, and everything at the shutdown; results that are still
+    held then stay usable. What goes wrong with one task fails its future, and no other.
+
+    Args:
+        args: What the SDK's `Executor` takes: `endpoint_id`, `client`, ...
+        store: Where the objects lie. The workers of the endpoint must reach it.
+        threshold: Smallest size that travels by reference, in bytes or as `'50 kB'`.
+        policy: What else decides about what travels by reference, and how. By default a task
+            may write to the arrays that it gets, and only it sees the change.
+        batch_bytes: Bytes of arguments by value, serialized, after which a new request to the
+            service begins; it takes 10 MB in one.
+        kwargs: What the SDK's `Executor` takes.
+
+    Raises:
+        ExecutorConfigError: If there is no store, or an option is not what it should be.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        store: Store[Any] | None = None,
+        threshold: int | str | None = None,
+        policy: Policy | None = None,
+        batch_bytes: int | str = "5 MB",
+        **kwargs: Any,
+    ) -> None:
+        used = checked(store, threshold, policy, who=type(self).__name__)
+        self._proxy_batch_bytes = min(to_bytes(batch_bytes), SERVICE_LIMIT)
+        self._proxy_functions: dict[str, Known] = {}
+        self._proxy_chunks: dict[Callable[..., Any], str] = {}
+        self._proxy_policy = used.task_policy
+        self._proxy_session = Session(used.store, used.policy, own_code=True)
+        super().__init__(*args, **kwargs)
+        self.serializer = super().serializer
+        self._proxy_books = Books(self._proxy_session, self.label or type(self).__name__)
+
+    @property
+    def session(self) -> Session:
+        """The session that owns what is stored."""
+        return self._proxy_session
+
+    def stats(self) -> Stats:
+        """Count what was stored, passed and evicted."""
+        return self._proxy_session.stats()
+
+    @property
+    def serializer(self) -> ComputeSerializer:
+        """The serializer of the client; one that is set is used through a `ProxySerializer`."""
+        found: ComputeSerializer = self.client.fx_serializer
+        return found
+
+    @serializer.setter
+    def serializer(self, serializer: ComputeSerializer) -> None:
+        if not isinstance(serializer, ComputeSerializer):
+            raise TypeError(f"Expected ComputeSerializer, got {type(serializer).__name__}")
+        self.client.fx_serializer = aware(serializer)
+
+    def register_function(
+        self, fn: Callable[..., Any], function_id: str | None = None, **func_register_kwargs: Any
+    ) -> str:
+        """Register a function; see the SDK's `Executor`.
+
+        Args:
+            fn: The function.
+            function_id: What it is registered as already, perhaps by somebody else: then its
+                large arguments are sent as proxies, and its results come by value.
+            func_register_kwargs: What `Client.register_function` takes.
+
+        Raises:
+            ValueError: If the function is registered with this executor already.
+        """
+        if function_id is None and self._may_register(fn):
+            known = self._wrap(fn)
+            func_register_kwargs.pop("function", None)
+            function_id = str(
+                self.client.register_function(known.func or fn, **func_register_kwargs)
+            )
+            self._proxy_functions[function_id] = known
+        return str(super().register_function(fn, function_id))
+
+    def _may_register(self, key: Any) -> bool:
+        return not self._stopped and self._fn_cache_key(key) not in self._function_registry
+
+    def _wrap(self, fn: Callable[..., Any], *, chunk: bool = False) -> Known:
+        if isinstance(fn, ShellFunction):  # it makes text of its arguments
+            return Known(fn.__name__, encodes=False)
+        func = fn.func if isinstance(fn, RemoteFunction) else fn
+        settings = self._proxy_session.settings(self._proxy_policy)
+        made = RemoteFunction(func, settings, chunk=chunk)
+        return Known(made.__name__, made)
+
+    def submit(  # type: ignore[override]  # the SDK's has no types
+        self, fn: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> ComputeFuture:
+        """Run a function on the endpoint.
+
+        Args:
+            fn: The function.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            The future of its result, a `Proxy` where that is large. It has failed already where
+            the function cannot be registered, or an argument not be serialized.
+
+        Raises:
+            RuntimeError: If the executor was shut down.
+        """
+        self._check_running()
+        if self._may_register(fn):
+            fn, args, kwargs = _unbound(fn, args, kwargs, self._proxy_policy)
+        try:
+            if self._may_register(fn):
+                self.register_function(fn)
+        except Exception as error:  # noqa: BLE001  # belongs to whoever waits
+            return failed(error)
+        function_id = self._function_registry[self._fn_cache_key(fn)]
+        return self.submit_to_registered_function(function_id, args, kwargs)
+
+    def submit_to_registered_function(
+        self,
+        function_id: str,
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> ComputeFuture:
+        """Run a function that was registered, here or elsewhere.
+
+        Args:
+            function_id: What it is registered as.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            The future of its result; see `submit`.
+
+        Raises:
+            RuntimeError: If the executor was shut down.
+            ValueError: If there is no endpoint.
+        """
+        self._check_running()
+        try:
+            call = self._prepare(str(function_id), tuple(args or ()), dict(kwargs or {}))
+        except AutoProxyError as error:
+            if type(error) is AutoProxyError:  # not of this task: the session
+                raise
+            return failed(error)
+        except Exception as error:  # noqa: BLE001  # belongs to whoever waits
+            return failed(error)
+        return self._enqueue(function_id, *call)
+
+    def _prepare(
+        self, function_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[ReadyArgs, ReadyKwargs]:
+        """Store what is large of the arguments of a call, and serialize the rest."""
+        known = self._proxy_functions.get(function_id)
+        func = known.func if known is not None else None
+        name = known.name if known is not None else function_id
+        serializer = self.serializer
+        lease = Lease()
+        encodes = known.encodes if known is not None else not speaks_json(serializer)
+        if encodes:
+            stand_in = func if func is not None else _Named(name)
+            task = self._proxy_session.prepare(stand_in, args, kwargs, policy=self._proxy_policy)
+            args, kwargs, lease = task.args, task.kwargs, task.lease
+            if known is None:
+                args = tuple(_lent(value) for value in args)
+                kwargs = {key: _lent(value) for key, value in kwargs.items()}
+        try:
+            made, named = ready(serializer, args, kwargs, func, name)
+        except BaseException:
+            lease.release()
+            raise
+        nbytes = len(made.payload) + len(named.payload)
+        made.call = Pending(self._proxy_books, lease, name, nbytes, known=encodes)
+        return made, named
+
+    def _enqueue(self, function_id: str, args: ReadyArgs, kwargs: ReadyKwargs) -> ComputeFuture:
+        call = args.call
+        future: ComputeFuture = call.future
+        try:
+            sent = super().submit_to_registered_function(function_id, args, kwargs)
+        except BaseException:
+            call.over()
+            raise
+        self._proxy_books.bind(sent, call)
+        return future
+
+    def _check_running(self) -> None:
+        if self._stopped:
+            raise RuntimeError(f"{self!r} is shutdown; no new functions may be executed")
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[Any]:
+        """Run a function on each item of one or more iterables.
+
+        All arguments are stored before the first task is sent, so that they travel together.
+
+        Args:
+            fn: Takes as many arguments as there are iterables.
+            iterables: Where the arguments come from.
+            timeout: Most seconds until a result, counted from this call; `None` for any.
+            chunksize: How many calls are one task.
+
+        Returns:
+            An iterator over the results, in the order of the items.
+
+        Raises:
+            ValueError: If `chunksize` is not positive.
+            RuntimeError: If the executor was shut down.
+            TimeoutError: From the iterator, if a result is late.
+        """
+        if chunksize < 1:
+            raise ValueError(f"chunksize must be 1 or more, not {chunksize}.")
+        self._check_running()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        calls = zip(*iterables, strict=False)
+        if chunksize > 1:
+            function_id = self._chunked(fn)
+            chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
+            futures = self._submit_all(function_id, ((chunk,) for chunk in chunks))
+        else:
+            if self._may_register(fn):
+                self.register_function(fn)
+            futures = self._submit_all(self._function_registry[self._fn_cache_key(fn)], calls)
+
+        def results() -> Iterator[Any]:
+            try:
+                while futures:
+                    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                    value = futures[0].result(left)
+                    futures.popleft()
+                    if chunksize == 1:
+                        yield value
+                        del value  # the caller may want it gone before the next one
+                        continue
+                    values = list(extract(value) if is_proxy(value) else value)
+                    del value
+                    values.reverse()
+                    while values:
+                        yield values.pop()
+            finally:
+                for future in futures:
+                    future.cancel()
+
+        return results()
+
+    def _submit_all(
+        self, function_id: str, calls: Iterable[tuple[Any, ...]]
+    ) -> deque[ComputeFuture]:
+        stored = []
+        try:
+            for args in calls:
+                stored.append(self._prepare(function_id, args, {}))  # noqa: PERF401  # may raise
+        except BaseException:
+            for ready_args, _ in stored:
+                ready_args.call.over()
+            raise
+        return deque([self._enqueue(function_id, *call) for call in stored])
+
+    def _chunked(self, fn: Callable[..., Any]) -> str:
+        found = self._proxy_chunks.get(fn)
+        if found is None:
+            known = self._wrap(fn, chunk=True)
+            found = str(self.client.register_function(known.func))
+            self._proxy_functions[found] = known
+            self._proxy_chunks[fn] = found
+        return found
+
+    def _submit_tasks(
+        self,
+        taskgroup_uuid: uuid.UUID | None,
+        endpoint_uuid: uuid.UUID,
+        resource_specification: dict[str, Any] | None,
+        user_endpoint_config: dict[str, Any] | None,
+        result_serializers: list[str] | None,
+        futs: list[ComputeFuture],
+        tasks: list[Any],
+    ) -> None:
+        items = []
+        for future, task in zip(futs, tasks, strict=True):
+            self._proxy_books.bind(future, task.args.call)
+            items.append(Item(future, task, task.args.call))
+        group = (
+            taskgroup_uuid,
+            endpoint_uuid,
+            resource_specification,
+            user_endpoint_config,
+            result_serializers,
+        )
+        post = super()._submit_tasks
+        send(lambda some, of_them: post(*group, some, of_them), items, self._proxy_batch_bytes)
+        self._submitter_thread_exception_captured = False  # nothing went wrong in the thread
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shut the executor down, and let go of all objects.
+
+        Args:
+            wait: Wait for running tasks; else the objects go after the last of them.
+            cancel_futures: Cancel tasks that were not sent yet.
+        """
+        stop: Callable[..., None] = super().shutdown
+        stop(wait, cancel_futures=cancel_futures)
+        self._proxy_books.end(wait_for_all=wait)
+
+
+class _Named:
+    """Stands for a function of which only the name is known."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError(f"{self.__name__} is not here.")
+
+
+class _Lent:
+    """A reference that pickles as a proxy, for a function that knows no references."""
+
+    def __init__(self, ref: Ref) -> None:
+        self._ref = ref
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return lent, (self._ref,)
+
+
+def _lent(value: Any) -> Any:
+    inner = value.value if type(value) is Packed else value
+    if type(value) is Packed or type(value) is Ref:
+        return walk(inner, _Lent, depth=_DEPTH, only=REFS)
+    return value
+
+
+_DEPTH = 32
+
+
+def _unbound(
+    fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], policy: Policy
+) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """Make arguments of what a partial or a method is bound to, if some of it is large."""
+    bound = bound_values(fn)
+    if not bound or all_small(bound, policy):
+        return fn, args, kwargs
+    if hasattr(fn, "__func__"):
+        return fn.__func__, (fn.__self__, *args), kwargs
+    return fn.func, (*fn.args, *args), {**fn.keywords, **kwargs}

@@ -1,0 +1,252 @@
+"""Futures of tasks whose results may be references, and the books about open ones."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from typing import Any
+
+from globus_compute_sdk.sdk.asynchronous.compute_future import ComputeFuture
+
+from proxystore_core.autoproxy import Envelope, Lease, Session
+from proxystore_globus_compute.errors import explained
+from proxystore_globus_compute.marks import returned
+
+_NOTIFIED = "CANCELLED_AND_NOTIFIED"  # as `concurrent.futures` has it
+
+
+class Books:
+    """Knows which futures of an executor are open, and closes its session after the last one.
+
+    Args:
+        session: Owns what the tasks store.
+        label: Name of the executor, for messages.
+    """
+
+    def __init__(self, session: Session, label: str) -> None:
+        self.session = session
+        self.label = label
+        self._lock = threading.Lock()
+        self._open: set[ProxyFuture] = set()
+        self._ending = False
+        self._pool: Executor | None = None
+        if not getattr(session.store.connector, "trusted", False):  # evicting may take its time
+            self._pool = ThreadPoolExecutor(1, f"proxystore-{label}")
+
+    def bind(self, sent: ComputeFuture, call: Pending) -> None:
+        """Let what the SDK does to its future become of the future of a call; again is no error."""
+        future = call.future
+        with self._lock:
+            if call.bound or future is None:
+                return
+            call.bound = True
+            call.sent = _reclassed(sent, call)
+            self._open.add(future)
+        future.expect(call)
+        if sent.done():  # cancelled before
+            future.cancel()
+
+    def adopt(self, future: ComputeFuture) -> ProxyFuture:
+        """Make a future of the SDK, which nobody else sees the result of, one of ours."""
+        call = Pending(self, Lease(), "", 0)
+        made = _made_ours(future)
+        with made._condition:
+            if made.done():
+                if made._exception is None and not made.cancelled():
+                    made._result = self.result(made._result)
+                else:
+                    made._exception = explained(made._exception, self.label)
+                return made
+            call.bound, call.future = True, made
+            made.expect(call)
+        with self._lock:
+            self._open.add(made)
+        return made
+
+    def done(self, future: ProxyFuture) -> None:
+        """Forget a future that is done."""
+        with self._lock:
+            self._open.discard(future)
+            last = self._ending and not self._open
+        if last:
+            self._close()
+
+    def end(self, *, wait_for_all: bool) -> None:
+        """Close the session when the last future is done.
+
+        Args:
+            wait_for_all: Return after that.
+        """
+        if wait_for_all:
+            with self._lock:
+                open_ = list(self._open)
+            wait(open_)
+        with self._lock:
+            self._ending = True
+            idle = not self._open
+        if idle:
+            self._close()
+
+    def release(self, lease: Lease) -> None:
+        """Let go of the arguments of a task, where that takes time not in this thread."""
+        pool = self._pool
+        if pool is not None and lease:
+            try:
+                pool.submit(lease.release)
+                return
+            except RuntimeError:  # at the end of the interpreter
+                pass
+        lease.release()
+
+    def result(self, value: Any) -> Any:
+        """Make of what a task returned what its future gives."""
+        session = self.session
+        marked = returned(value, session.settings().channel)
+        if marked is not None:
+            return session.result(Envelope(marked[0]))
+        session.take_over(value)
+        return value
+
+    def _close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+        self.session.close()
+
+
+class Pending:
+    """One call between its submission and its end.
+
+    Args:
+        books: Those of its executor.
+        lease: Holds its arguments.
+        task: Name of its function, or its id.
+        nbytes: Size of its serialized arguments in bytes.
+        known: Whether its arguments may be stored.
+
+    Attributes:
+        future: What the user waits for, until it is done.
+        sent: What the SDK completes, until it has.
+        bound: Whether these two are tied.
+    """
+
+    __slots__ = ("books", "bound", "future", "known", "lease", "nbytes", "sent", "task")
+
+    def __init__(
+        self, books: Books, lease: Lease, task: str, nbytes: int, *, known: bool = True
+    ) -> None:
+        self.books = books
+        self.lease = lease
+        self.task = task
+        self.nbytes = nbytes
+        self.known = known
+        self.bound = False
+        self.future: ProxyFuture | None = ProxyFuture()
+        self.sent: ComputeFuture | None = None
+
+    def over(self) -> None:
+        """Let go of everything: the SDK's threads remember what they sent last."""
+        self.books.release(self.lease)
+        self.future = self.sent = None
+
+
+class ProxyFuture(ComputeFuture):
+    """The future of a task; what is large of its result is a `Proxy`."""
+
+    def expect(self, call: Pending) -> None:
+        """Be the future of a call."""
+        self._proxystore_call = call
+
+    def set_result(self, result: Any) -> None:
+        """Take what the worker returned."""
+        call = _taken(self)
+        if call is None:
+            super().set_result(result)
+            return
+        try:
+            try:
+                result = call.books.result(result)
+            finally:
+                call.over()
+            super().set_result(result)
+        finally:
+            call.books.done(self)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Take the error of the task."""
+        call = _taken(self)
+        if call is None:
+            super().set_exception(exception)
+            return
+        call.over()
+        try:
+            super().set_exception(explained(exception, call.books.label))
+        finally:
+            call.books.done(self)
+
+    def cancel(self) -> bool:
+        """Cancel the task, unless it is done; one that was sent may run nevertheless."""
+        cancelled = super().cancel()
+        call = _taken(self) if cancelled else None
+        if call is not None:
+            sent = call.sent
+            call.over()
+            if sent is not None:
+                sent.cancel()
+            self.set_running_or_notify_cancel()  # nobody else would, and some wait for it
+            call.books.done(self)
+        return cancelled
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Tell those who wait of a cancellation; again is no error."""
+        return False if self._state == _NOTIFIED else super().set_running_or_notify_cancel()
+
+
+class _SentFuture(ComputeFuture):
+    """The future that the SDK has: its threads hold the last ones, so it keeps no result."""
+
+    def set_result(self, result: Any) -> None:
+        super().set_result(None)
+        call = _taken(self)
+        if call is not None and call.future is not None:
+            call.future.set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        super().set_exception(exception)
+        call = _taken(self)
+        if call is not None and call.future is not None:
+            call.future.set_exception(exception)
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        call = _taken(self) if cancelled else None
+        if call is not None and call.future is not None:
+            call.future.cancel()
+        return cancelled
+
+
+def _taken(future: ComputeFuture) -> Pending | None:
+    call: Pending | None = future.__dict__.pop("_proxystore_call", None)
+    return call
+
+
+# Nobody but the SDK makes the first one, and there is nothing that it asks before.
+
+
+def _reclassed(future: Any, call: Pending) -> ComputeFuture:
+    future._proxystore_call = call
+    future.__class__ = _SentFuture
+    made: ComputeFuture = future
+    return made
+
+
+def _made_ours(future: Any) -> ProxyFuture:
+    future.__class__ = ProxyFuture
+    made: ProxyFuture = future
+    return made
+
+
+def failed(error: BaseException) -> ComputeFuture:
+    """Make the future of a task that could not be submitted."""
+    future = ProxyFuture()
+    future.set_exception(error)
+    return future
