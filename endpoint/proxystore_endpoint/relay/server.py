@@ -1,0 +1,409 @@
+"""The relay: websockets in front of a `Switch`, with /health and /metrics on the same port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from types import TracebackType
+from typing import Any, Final, Self
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from proxystore_endpoint.exceptions import (
+    RelayLimitError,
+    RelayMessageError,
+    RelayRefusedError,
+    RelayUnreachableError,
+)
+from proxystore_endpoint.identity import uuid_of, verify
+from proxystore_endpoint.limits import KIB, MIB, NONCE_BYTES
+from proxystore_endpoint.relay import messages as m
+from proxystore_endpoint.relay.auth import Authenticator, Claim, NoAuthentication, Principal
+from proxystore_endpoint.relay.limits import Bucket, RelayLimits
+from proxystore_endpoint.relay.pages import health, metrics
+from proxystore_endpoint.relay.switch import Port, Switch
+
+_log = logging.getLogger(__name__)
+
+_EARLY: Final = 64 * KIB
+"""What a connection may send before it is registered: headers and one message."""
+_ANSWERS: Final = 1 * MIB
+"""Answers that may wait for a client before the relay stops reading from it."""
+_WRITE_BUFFER: Final = 512 * KIB
+_UNSENT: Final = 128 * KIB
+"""What the kernel takes beyond what it has sent: more would hide that a client takes nothing."""
+_BURST: Final = 1 * MIB
+_CLOSE_TIMEOUT: Final = 2.0
+
+
+class _Connection(ServerConnection):
+    """A connection that the relay watches: when it was heard, and whether it takes what we send."""
+
+    relay: RelayServer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.born = self.heard = self.moved = self.loop.time()
+        self.waiting = 0
+        self.early = 0
+        self.throttled = False
+        self.port: Port | None = None
+        self.principal: Principal | None = None
+        super().connection_made(transport)
+        self.relay._came(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = self.loop.time()
+        if self.port is None:
+            self.early += len(data)
+            if self.early > _EARLY:
+                self.relay._cut(self, "early")
+                return
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.relay._went(self)
+        super().connection_lost(exc)
+
+
+class RelayServer:
+    """Serves many endpoints: forwards signals and circuits between those that are registered.
+
+    Args:
+        authenticator: Who may register, beside proving its identity; by default everyone.
+        limits: What clients may do.
+        names: Hosts (`relay.example.org`, or with a port) that the relay is dialled by; with
+            them, it refuses a registration that was signed for another relay.
+        ssl_context: For TLS; without one, run it behind something that does TLS.
+        log_level: Level of the messages about single connections from the websockets library.
+            Strangers cause most of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator | None = None,
+        limits: RelayLimits | None = None,
+        names: Collection[str] = (),
+        ssl_context: ssl.SSLContext | None = None,
+        log_level: int | str = logging.CRITICAL,
+    ) -> None:
+        self.limits = RelayLimits() if limits is None else limits
+        self.switch = Switch(self.limits)
+        self.started = time.monotonic()
+        self._authenticator = NoAuthentication() if authenticator is None else authenticator
+        self._names = frozenset(name.lower() for name in names)
+        self._ssl = ssl_context
+        self._websockets_log = _log.getChild("websockets")
+        self._websockets_log.setLevel(log_level)
+        self._connections: set[_Connection] = set()
+        self._unregistered: dict[_Connection, None] = {}  # the oldest comes first
+        self._addresses: Counter[str] = Counter()
+        self._server: Server | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._server is None:
+            await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def start(self, host: str | None = "127.0.0.1", port: int = 0) -> None:
+        """Listen.
+
+        Args:
+            host: Address to listen at; `None` for all.
+            port: Port; 0 for any (see `port`).
+
+        Raises:
+            OSError: If the address cannot be used.
+        """
+        connection = type("_RelayConnection", (_Connection,), {"relay": self})
+        limits = self.limits
+        self._server = await serve(
+            self._handle,
+            host,
+            port,
+            create_connection=connection,
+            process_request=self._request,
+            ssl=self._ssl,
+            origins=[None],  # no browser has business here
+            compression=None,  # ciphertext
+            open_timeout=limits.handshake_timeout,
+            ping_interval=None,  # clients ping; see _look
+            close_timeout=_CLOSE_TIMEOUT,
+            max_size=max(limits.payload + m.DATA_HEADER, m.MAX_CONTROL),
+            write_limit=_WRITE_BUFFER,
+            logger=self._websockets_log,
+            server_header="proxystore-relay",
+        )
+        self._watch = asyncio.create_task(self._look(), name="relay-watch")
+
+    @property
+    def port(self) -> int:
+        """The port that it listens at."""
+        if self._server is None:
+            raise RuntimeError("The relay does not run: start it first.")
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def url(self) -> str:
+        """What clients on this host dial."""
+        return f"{'ws' if self._ssl is None else 'wss'}://127.0.0.1:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """Connections, registered or not."""
+        return len(self._connections)
+
+    async def close(self) -> None:
+        """Tell all clients, and stop."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        for port in list(self.switch.ports.values()):
+            self.switch.remove(
+                port,
+                m.Goodbye("shutdown", "The relay stops.", round(random.uniform(0, 1), 2)),  # noqa: S311 - spreads the clients' return, guards nothing
+                now=time.monotonic(),
+            )
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
+        await asyncio.sleep(0)  # the writers send the farewells
+        server.close()
+        try:
+            async with asyncio.timeout(2 * _CLOSE_TIMEOUT):
+                await server.wait_closed()
+        except TimeoutError:
+            for connection in list(self._connections):
+                connection.transport.abort()
+            await server.wait_closed()
+
+    # Connections.
+
+    def _came(self, connection: _Connection) -> None:
+        limits = self.limits
+        address = _address(connection)
+        self._connections.add(connection)
+        self._unregistered[connection] = None
+        self._addresses[address] += 1
+        self.switch.counts["connections"] += 1
+        if (
+            len(self._connections) > limits.connections
+            or self._addresses[address] > limits.connections_per_address
+        ):
+            self._cut(connection, "connections")
+        elif len(self._unregistered) > limits.unregistered:
+            self._cut(next(iter(self._unregistered)), "unregistered")
+        else:
+            sock = connection.transport.get_extra_info("socket")
+            if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+
+    def _went(self, connection: _Connection) -> None:
+        self._unregistered.pop(connection, None)
+        if connection in self._connections:
+            self._connections.discard(connection)
+            address = _address(connection)
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+
+    def _cut(self, connection: _Connection, reason: str) -> None:
+        self.switch.counts[f"cut_{reason}"] += 1
+        self._unregistered.pop(connection, None)
+        connection.transport.abort()
+
+    async def _look(self) -> None:
+        """Drop who is silent, or takes nothing; give up circuits; end what expired."""
+        limits = self.limits
+        loop = asyncio.get_running_loop()
+        early = 2 * limits.handshake_timeout + limits.register_timeout + limits.auth_timeout
+        while True:
+            await asyncio.sleep(min(1.0, limits.silence / 4))
+            now, clock = loop.time(), time.time()
+            self.switch.tick(now)
+            for connection in list(self._connections):
+                waiting = connection.transport.get_write_buffer_size()
+                if waiting == 0 or waiting < connection.waiting:
+                    connection.moved = now
+                connection.waiting = waiting
+                principal = connection.principal
+                if connection.port is None:
+                    if now - connection.born > early:
+                        self._cut(connection, "unregistered")
+                elif now - connection.heard > limits.silence and not connection.throttled:
+                    self._cut(connection, "silent")
+                elif now - connection.moved > limits.silence:
+                    self._cut(connection, "stalled")
+                elif principal is not None and (principal.expires or clock) < clock:
+                    goodbye = m.Goodbye("expired", "The credentials expired.")
+                    self.switch.remove(connection.port, goodbye, now=now)
+
+    def _request(self, connection: ServerConnection, request: Request) -> Response | None:
+        path = request.path.partition("?")[0]
+        if path == "/health":
+            kind, text = "application/json", health(self)
+        elif path == "/metrics":
+            kind, text = "text/plain; version=0.0.4", metrics(self)
+        else:
+            return None
+        response = connection.respond(200, text)
+        del response.headers["Content-Type"]
+        response.headers["Content-Type"] = kind
+        return response
+
+    # One client.
+
+    async def _handle(self, websocket: ServerConnection) -> None:
+        connection: Any = websocket  # a _Connection
+        wake = asyncio.Event()
+        try:
+            port = await self._register(connection, wake.set)
+        except ConnectionClosed:
+            return
+        if port is None:
+            return
+        _log.debug("%s registered from %s", port.uuid, _address(connection))
+        writer = asyncio.create_task(self._write(connection, port, wake), name="relay-writer")
+        try:
+            await self._read(connection, port)
+        except ConnectionClosed:
+            self._leave(port, m.Goodbye("closed"))
+        except RelayMessageError as error:
+            self.switch.counts["malformed"] += 1
+            _log.info("%s breaks the protocol: %s", port.uuid, error)
+            self._leave(port, m.Goodbye("protocol", str(error)[:200]))
+        finally:
+            self._leave(port, m.Goodbye("error", "The relay failed."))
+            wake.set()
+            await asyncio.wait([writer], timeout=_CLOSE_TIMEOUT)
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    def _leave(self, port: Port, goodbye: m.Goodbye) -> None:
+        self.switch.remove(port, goodbye, now=asyncio.get_running_loop().time())
+
+    async def _register(self, connection: _Connection, wake: Callable[[], None]) -> Port | None:
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        challenge = m.Challenge(nonce, self._authenticator.method, agent="proxystore-relay")
+        await connection.send(m.encode(challenge), text=True)
+        try:
+            async with asyncio.timeout(self.limits.register_timeout):
+                frame = await connection.recv(decode=False)
+        except TimeoutError:
+            self._cut(connection, "unregistered")
+            return None
+        try:
+            message = m.decode_from_client(frame)
+            if not isinstance(message, m.Register):
+                raise RelayMessageError("The first message has to register.")
+            principal = await self._admit(nonce, message)
+            port = Port(message.uuid, principal.name, wake)
+            port.answer(m.Welcome(port.uuid, _address(connection, port=True), self.limits.payload))
+            now = asyncio.get_running_loop().time()
+            if self.switch.register(port, replace=message.replace, now=now):
+                self._unregistered.pop(connection, None)
+                connection.port = port
+                connection.principal = principal
+                return port
+            goodbye = m.Goodbye("taken", "Another registration of this id is alive.", 30.0)
+        except RelayMessageError as error:
+            goodbye = m.Goodbye("protocol", str(error)[:200])
+        except RelayRefusedError as error:
+            goodbye = m.Goodbye("refused", str(error)[:200])
+        except RelayLimitError as error:
+            goodbye = m.Goodbye("full", str(error)[:200], 5.0)
+        except (RelayUnreachableError, TimeoutError):
+            goodbye = m.Goodbye("auth", "The relay cannot check credentials now.", 5.0)
+        self.switch.counts[f"refused_{goodbye.reason}"] += 1
+        await connection.send(m.encode(goodbye), text=True)
+        await connection.close(1008, goodbye.reason)
+        return None
+
+    async def _admit(self, nonce: bytes, claim: m.Register) -> Principal:
+        if uuid_of(claim.public_key) != claim.uuid:
+            raise RelayRefusedError("The id does not belong to the key.")
+        audience = claim.audience.lower()
+        if self._names and not {audience, audience.rpartition(":")[0]} & self._names:
+            raise RelayRefusedError(f"This is not the relay {claim.audience!r}.")
+        signed = m.registration(nonce, claim.uuid, claim.public_key, claim.audience)
+        if not verify(claim.public_key, signed, claim.signature):
+            raise RelayRefusedError("The signature is wrong.")
+        async with asyncio.timeout(self.limits.auth_timeout):
+            return await self._authenticator.authenticate(
+                Claim(claim.uuid, nonce, claim.audience, claim.auth)
+            )
+
+    async def _read(self, connection: _Connection, port: Port) -> None:
+        limits = self.limits
+        loop = asyncio.get_running_loop()
+        messages = Bucket(limits.messages, limits.messages)
+        nbytes = None if limits.nbytes is None else Bucket(limits.nbytes, max(limits.nbytes, MIB))
+        while port.goodbye is None:
+            frame = await connection.recv(decode=False)
+            now = loop.time()
+            self.switch.receive(port, m.decode_from_client(frame), now=now)
+            pause = messages.borrow(now)
+            if nbytes is not None:
+                pause = max(pause, nbytes.borrow(now, len(frame)))
+            if pause > 0 or port.control_bytes > _ANSWERS:
+                await self._pause(connection, port, pause)
+        await connection.wait_closed()
+
+    async def _pause(self, connection: _Connection, port: Port, seconds: float) -> None:
+        """Stop reading for a while, or until the client took its answers."""
+        connection.throttled = True
+        await asyncio.sleep(seconds)
+        while port.control_bytes > _ANSWERS and port.goodbye is None:
+            await asyncio.sleep(0.02)
+        connection.throttled = False
+        connection.heard = asyncio.get_running_loop().time()
+
+    async def _write(self, connection: _Connection, port: Port, wake: asyncio.Event) -> None:
+        written = 0
+        try:
+            while True:
+                frame = port.pop(self.switch.deliver)
+                if frame is None:
+                    if port.goodbye is not None:
+                        break
+                    wake.clear()
+                    await wake.wait()
+                    continue
+                await connection.send(frame, text=frame[:1] == b"{")
+                written += len(frame)
+                if written > _BURST:
+                    written = 0
+                    await asyncio.sleep(0)  # a fast client must not keep the loop
+            await connection.close(1000, port.goodbye.reason)
+        except ConnectionClosed:
+            return
+
+
+def _address(connection: _Connection, *, port: bool = False) -> str:
+    peer = connection.transport.get_extra_info("peername")
+    if not isinstance(peer, tuple):
+        return ""
+    host = str(peer[0])
+    if not port:
+        return host
+    return f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"
