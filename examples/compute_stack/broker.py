@@ -100,10 +100,13 @@ class Broker:
         self._server = Process(
             "RabbitMQ", [command], environment, directory / "server.log", directory
         )
+        self.port = port
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/%2F?heartbeat=60"
         self._server.wait_for(self._answers, 60)
 
     def _answers(self) -> bool:
+        if not _listens(self.port):  # pika would log at length that it cannot connect
+            return False
         with contextlib.suppress(pika.exceptions.AMQPError, OSError):
             pika.BlockingConnection(pika.URLParameters(self.url)).close()
             return True

@@ -105,10 +105,14 @@ class Process:
                 self._process.send_signal(kind)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
-        for process in family | self._family():
+        rest = family | self._family()
+        for process in rest:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
+        deadline = time.monotonic() + patience
+        while any(map(running, rest)) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def family(self) -> list[int]:
         """Return the processes that it started, and itself, whatever session they are in."""
@@ -128,3 +132,11 @@ class Process:
                 if process.environ().get(MARK) == self._mark:
                     found.add(process)
         return found
+
+
+def running(process: psutil.Process) -> bool:
+    """Tell whether a process still does something: an orphan's remains may wait to be reaped."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

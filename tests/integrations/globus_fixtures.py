@@ -1,0 +1,60 @@
+"""Globus Compute's real parts for the tests, one stack for all of them.
+
+A test module asks for these with `pytest_plugins = ["tests.integrations.globus_fixtures"]`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from examples.compute_stack.endpoints import CoreEndpoint, UserEndpoint
+from examples.compute_stack.stack import Stack
+from proxystore_core.store import Store
+from tests.conftest import ROOT, wait_until
+from tests.integrations.globus_kit import left, wait_for_none
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Start the broker and the stand-in of the service."""
+    with Stack({"PROXYSTORE_SHM_ROOT": os.environ["PROXYSTORE_SHM_ROOT"]}) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def threads(stack: Stack) -> Iterator[UserEndpoint]:
+    """Start a user endpoint whose tasks are threads: tier 2, and fast."""
+    endpoint = stack.user_endpoint("threads")
+    yield endpoint
+    endpoint.close()
+
+
+@pytest.fixture(scope="session")
+def htex(stack: Stack) -> Iterator[UserEndpoint]:
+    """Start a user endpoint with the engine of real ones: tier 2."""
+    endpoint = stack.user_endpoint("htex", max_retries_on_system_failure=1)
+    yield endpoint
+    endpoint.close()
+
+
+@pytest.fixture(scope="session")
+def core(stack: Stack) -> Iterator[CoreEndpoint]:
+    """Configure and start a core endpoint: tier 3."""
+    endpoint = stack.core_endpoint("htex")
+    yield endpoint
+    endpoint.close()
+
+
+@pytest.fixture
+def store() -> Iterator[Store[Any]]:
+    """Make a store in shared memory that is empty at the end."""
+    with Store("globus", cache_size=0) as made:
+        yield made
+        assert wait_for_none(made), f"{left(made)} objects left"
+    gc.collect()
+    assert wait_until(lambda: not (ROOT.is_dir() and any(ROOT.iterdir()))), "shared memory left"
