@@ -13,12 +13,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from proxystore_globus_compute.client import ProxyClient as ProxyClient
+    from proxystore_globus_compute.decorator import AutoProxied as AutoProxied
+    from proxystore_globus_compute.decorator import auto_proxy as auto_proxy
+    from proxystore_globus_compute.errors import GlobusComputeError as GlobusComputeError
+    from proxystore_globus_compute.errors import PayloadTooLargeError as PayloadTooLargeError
     from proxystore_globus_compute.executor import ProxyExecutor as ProxyExecutor
+    from proxystore_globus_compute.futures import ProxyFuture as ProxyFuture
+    from proxystore_globus_compute.serializer import ProxySerializer as ProxySerializer
 
 _WHERE = {
+    "AutoProxied": "decorator",
+    "GlobusComputeError": "errors",
+    "PayloadTooLargeError": "errors",
+    "ProxyClient": "client",
     "ProxyExecutor": "executor",
+    "ProxyFuture": "futures",
+    "ProxySerializer": "serializer",
+    "auto_proxy": "decorator",
 }
-_WITH_SDK = frozenset(("ProxyExecutor",))
+_WITH_SDK = frozenset(("client", "executor", "futures", "serializer"))
 
 __all__ = sorted(_WHERE)
 
@@ -29,7 +43,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    if name in _WITH_SDK:
+    if where in _WITH_SDK:
         try:
             import_module("globus_compute_sdk")
         except ModuleNotFoundError as error:

@@ -7,41 +7,23 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from globus_compute_sdk import Executor, ShellFunction
+from globus_compute_sdk import Executor
 from globus_compute_sdk.sdk.asynchronous.compute_future import ComputeFuture
 from globus_compute_sdk.serialize import ComputeSerializer
 
-from proxystore_core.autoproxy import Lease, Policy, Session, Stats
-from proxystore_core.autoproxy.call import all_small, bound_values
-from proxystore_core.autoproxy.containers import walk
-from proxystore_core.autoproxy.refs import REFS, Packed, Ref
-from proxystore_core.autoproxy.results import lent
+from proxystore_core.autoproxy import Policy, Session, Stats
 from proxystore_core.exceptions import AutoProxyError
 from proxystore_core.proxy import extract, is_proxy
 from proxystore_core.store import Store
 from proxystore_core.store.config import to_bytes
+from proxystore_globus_compute.calls import Calls, Known, Ready
 from proxystore_globus_compute.futures import Books, Pending, failed
 from proxystore_globus_compute.options import checked
-from proxystore_globus_compute.payloads import ReadyArgs, ReadyKwargs, ready, speaks_json
 from proxystore_globus_compute.serializer import aware
+from proxystore_globus_compute.source import epilogue
 from proxystore_globus_compute.submission import SERVICE_LIMIT, Item, send
-from proxystore_globus_compute.worker import RemoteFunction
-
-
-class Known(NamedTuple):
-    """What an executor knows of a function that it registered.
-
-    Attributes:
-        name: Its name, for messages.
-        func: What was registered; `None` where that is only source code.
-        encodes: Whether arguments may travel by reference.
-    """
-
-    name: str
-    func: RemoteFunction | None = None
-    encodes: bool = True
 
 
 class ProxyExecutor(Executor):
@@ -78,22 +60,20 @@ class ProxyExecutor(Executor):
     ) -> None:
         used = checked(store, threshold, policy, who=type(self).__name__)
         self._proxy_batch_bytes = min(to_bytes(batch_bytes), SERVICE_LIMIT)
-        self._proxy_functions: dict[str, Known] = {}
         self._proxy_chunks: dict[Callable[..., Any], str] = {}
-        self._proxy_policy = used.task_policy
-        self._proxy_session = Session(used.store, used.policy, own_code=True)
+        self._proxy_calls = Calls(used)
         super().__init__(*args, **kwargs)
         self.serializer = super().serializer
-        self._proxy_books = Books(self._proxy_session, self.label or type(self).__name__)
+        self._proxy_books = Books(self._proxy_calls, self.label or type(self).__name__)
 
     @property
     def session(self) -> Session:
         """The session that owns what is stored."""
-        return self._proxy_session
+        return self._proxy_calls.session
 
     def stats(self) -> Stats:
         """Count what was stored, passed and evicted."""
-        return self._proxy_session.stats()
+        return self.session.stats()
 
     @property
     def serializer(self) -> ComputeSerializer:
@@ -120,26 +100,43 @@ class ProxyExecutor(Executor):
 
         Raises:
             ValueError: If the function is registered with this executor already.
+            RuntimeError: If the executor was shut down.
         """
         if function_id is None and self._may_register(fn):
-            known = self._wrap(fn)
+            known = self._proxy_calls.wrap(fn)
             func_register_kwargs.pop("function", None)
             function_id = str(
                 self.client.register_function(known.func or fn, **func_register_kwargs)
             )
-            self._proxy_functions[function_id] = known
+            self._proxy_calls.remember(function_id, known)
         return str(super().register_function(fn, function_id))
+
+    def register_source_code(
+        self, source: str, function_name: str, **registration_kwargs: Any
+    ) -> str:
+        """Register a function by its source; see the SDK's `Executor`.
+
+        Args:
+            source: Text that defines the function.
+            function_name: Its name.
+            registration_kwargs: What `Client.register_source_code` takes.
+
+        Raises:
+            ValueError: If this source is registered with this executor already.
+        """
+        key = hash(source)
+        if not self._may_register(key):
+            return str(super().register_source_code(source, function_name, **registration_kwargs))
+        text = source + epilogue(function_name, self._proxy_calls.settings.wire)
+        function_id = str(
+            self.client.register_source_code(text, function_name, **registration_kwargs)
+        )
+        self._proxy_calls.remember(function_id, Known(function_name))
+        self._function_registry[self._fn_cache_key(key)] = function_id
+        return function_id
 
     def _may_register(self, key: Any) -> bool:
         return not self._stopped and self._fn_cache_key(key) not in self._function_registry
-
-    def _wrap(self, fn: Callable[..., Any], *, chunk: bool = False) -> Known:
-        if isinstance(fn, ShellFunction):  # it makes text of its arguments
-            return Known(fn.__name__, encodes=False)
-        func = fn.func if isinstance(fn, RemoteFunction) else fn
-        settings = self._proxy_session.settings(self._proxy_policy)
-        made = RemoteFunction(func, settings, chunk=chunk)
-        return Known(made.__name__, made)
 
     def submit(  # type: ignore[override]  # the SDK's has no types
         self, fn: Callable[..., Any], *args: Any, **kwargs: Any
@@ -160,7 +157,7 @@ class ProxyExecutor(Executor):
         """
         self._check_running()
         if self._may_register(fn):
-            fn, args, kwargs = _unbound(fn, args, kwargs, self._proxy_policy)
+            fn, args, kwargs = self._proxy_calls.unbound(fn, args, kwargs)
         try:
             if self._may_register(fn):
                 self.register_function(fn)
@@ -190,51 +187,34 @@ class ProxyExecutor(Executor):
             ValueError: If there is no endpoint.
         """
         self._check_running()
+        call = self._ready(function_id, tuple(args or ()), dict(kwargs or {}))
+        return self._enqueue(function_id, call)
+
+    def _ready(
+        self, function_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Ready | ComputeFuture:
+        """Make a call ready to be sent, or the future of one that cannot be."""
         try:
-            call = self._prepare(str(function_id), tuple(args or ()), dict(kwargs or {}))
+            return self._proxy_calls.ready(self.serializer, str(function_id), args, kwargs)
         except AutoProxyError as error:
             if type(error) is AutoProxyError:  # not of this task: the session
                 raise
             return failed(error)
         except Exception as error:  # noqa: BLE001  # belongs to whoever waits
             return failed(error)
-        return self._enqueue(function_id, *call)
 
-    def _prepare(
-        self, function_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[ReadyArgs, ReadyKwargs]:
-        """Store what is large of the arguments of a call, and serialize the rest."""
-        known = self._proxy_functions.get(function_id)
-        func = known.func if known is not None else None
-        name = known.name if known is not None else function_id
-        serializer = self.serializer
-        lease = Lease()
-        encodes = known.encodes if known is not None else not speaks_json(serializer)
-        if encodes:
-            stand_in = func if func is not None else _Named(name)
-            task = self._proxy_session.prepare(stand_in, args, kwargs, policy=self._proxy_policy)
-            args, kwargs, lease = task.args, task.kwargs, task.lease
-            if known is None:
-                args = tuple(_lent(value) for value in args)
-                kwargs = {key: _lent(value) for key, value in kwargs.items()}
+    def _enqueue(self, function_id: str, call: Ready | ComputeFuture) -> ComputeFuture:
+        if isinstance(call, ComputeFuture):
+            return call
+        pending = Pending(self._proxy_books, call)
+        call.args.call = pending
+        future = pending.expected()
         try:
-            made, named = ready(serializer, args, kwargs, func, name)
+            sent = super().submit_to_registered_function(function_id, call.args, call.kwargs)
         except BaseException:
-            lease.release()
+            pending.over()
             raise
-        nbytes = len(made.payload) + len(named.payload)
-        made.call = Pending(self._proxy_books, lease, name, nbytes, known=encodes)
-        return made, named
-
-    def _enqueue(self, function_id: str, args: ReadyArgs, kwargs: ReadyKwargs) -> ComputeFuture:
-        call = args.call
-        future: ComputeFuture = call.future
-        try:
-            sent = super().submit_to_registered_function(function_id, args, kwargs)
-        except BaseException:
-            call.over()
-            raise
-        self._proxy_books.bind(sent, call)
+        self._proxy_books.bind(sent, pending)
         return future
 
     def _check_running(self) -> None:
@@ -304,24 +284,29 @@ class ProxyExecutor(Executor):
     def _submit_all(
         self, function_id: str, calls: Iterable[tuple[Any, ...]]
     ) -> deque[ComputeFuture]:
-        stored = []
-        try:
-            for args in calls:
-                stored.append(self._prepare(function_id, args, {}))  # noqa: PERF401  # may raise
-        except BaseException:
-            for ready_args, _ in stored:
-                ready_args.call.over()
-            raise
-        return deque([self._enqueue(function_id, *call) for call in stored])
+        stored = [self._ready(function_id, args, {}) for args in calls]
+        return deque([self._enqueue(function_id, call) for call in stored])
 
     def _chunked(self, fn: Callable[..., Any]) -> str:
         found = self._proxy_chunks.get(fn)
         if found is None:
-            known = self._wrap(fn, chunk=True)
+            known = self._proxy_calls.wrap(fn, chunk=True)
             found = str(self.client.register_function(known.func))
-            self._proxy_functions[found] = known
+            self._proxy_calls.remember(found, known)
             self._proxy_chunks[fn] = found
         return found
+
+    def reload_tasks(self, task_group_id: Any = None) -> Iterable[ComputeFuture]:
+        """Return futures of the tasks of a group; see the SDK's `Executor`.
+
+        Another process may have submitted them, whose store this one uses: then it owns the
+        results from now on.
+
+        Args:
+            task_group_id: The group; `None` for that of the executor.
+        """
+        found: Iterable[ComputeFuture] = super().reload_tasks(task_group_id)
+        return [self._proxy_books.adopt(future) for future in found]
 
     def _submit_tasks(
         self,
@@ -349,7 +334,7 @@ class ProxyExecutor(Executor):
         self._submitter_thread_exception_captured = False  # nothing went wrong in the thread
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Shut the executor down, and let go of all objects.
+        """Shut the executor down, and let go of all objects; results that are held stay usable.
 
         Args:
             wait: Wait for running tasks; else the objects go after the last of them.
@@ -358,45 +343,3 @@ class ProxyExecutor(Executor):
         stop: Callable[..., None] = super().shutdown
         stop(wait, cancel_futures=cancel_futures)
         self._proxy_books.end(wait_for_all=wait)
-
-
-class _Named:
-    """Stands for a function of which only the name is known."""
-
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError(f"{self.__name__} is not here.")
-
-
-class _Lent:
-    """A reference that pickles as a proxy, for a function that knows no references."""
-
-    def __init__(self, ref: Ref) -> None:
-        self._ref = ref
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return lent, (self._ref,)
-
-
-def _lent(value: Any) -> Any:
-    inner = value.value if type(value) is Packed else value
-    if type(value) is Packed or type(value) is Ref:
-        return walk(inner, _Lent, depth=_DEPTH, only=REFS)
-    return value
-
-
-_DEPTH = 32
-
-
-def _unbound(
-    fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], policy: Policy
-) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """Make arguments of what a partial or a method is bound to, if some of it is large."""
-    bound = bound_values(fn)
-    if not bound or all_small(bound, policy):
-        return fn, args, kwargs
-    if hasattr(fn, "__func__"):
-        return fn.__func__, (fn.__self__, *args), kwargs
-    return fn.func, (*fn.args, *args), {**fn.keywords, **kwargs}

@@ -8,9 +8,9 @@ from typing import Any
 
 from globus_compute_sdk.sdk.asynchronous.compute_future import ComputeFuture
 
-from proxystore_core.autoproxy import Envelope, Lease, Session
+from proxystore_core.autoproxy import Lease
+from proxystore_globus_compute.calls import Calls, Ready
 from proxystore_globus_compute.errors import explained
-from proxystore_globus_compute.marks import returned
 
 _NOTIFIED = "CANCELLED_AND_NOTIFIED"  # as `concurrent.futures` has it
 
@@ -19,13 +19,14 @@ class Books:
     """Knows which futures of an executor are open, and closes its session after the last one.
 
     Args:
-        session: Owns what the tasks store.
+        calls: What the executor knows of its calls.
         label: Name of the executor, for messages.
     """
 
-    def __init__(self, session: Session, label: str) -> None:
-        self.session = session
+    def __init__(self, calls: Calls, label: str) -> None:
+        self.calls = calls
         self.label = label
+        session = calls.session
         self._lock = threading.Lock()
         self._open: set[ProxyFuture] = set()
         self._ending = False
@@ -48,12 +49,12 @@ class Books:
 
     def adopt(self, future: ComputeFuture) -> ProxyFuture:
         """Make a future of the SDK, which nobody else sees the result of, one of ours."""
-        call = Pending(self, Lease(), "", 0)
+        call = Pending(self)
         made = _made_ours(future)
         with made._condition:
             if made.done():
                 if made._exception is None and not made.cancelled():
-                    made._result = self.result(made._result)
+                    made._result = self.calls.result(made._result)
                 else:
                     made._exception = explained(made._exception, self.label)
                 return made
@@ -98,19 +99,10 @@ class Books:
                 pass
         lease.release()
 
-    def result(self, value: Any) -> Any:
-        """Make of what a task returned what its future gives."""
-        session = self.session
-        marked = returned(value, session.settings().channel)
-        if marked is not None:
-            return session.result(Envelope(marked[0]))
-        session.take_over(value)
-        return value
-
     def _close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown()
-        self.session.close()
+        self.calls.session.close()
 
 
 class Pending:
@@ -118,34 +110,38 @@ class Pending:
 
     Args:
         books: Those of its executor.
-        lease: Holds its arguments.
-        task: Name of its function, or its id.
-        nbytes: Size of its serialized arguments in bytes.
-        known: Whether its arguments may be stored.
+        ready: The call; `None` where another process made it.
 
     Attributes:
+        task: Name of its function, or its id.
+        nbytes: Size of its serialized arguments in bytes.
+        encodes: Whether what is large of its arguments was stored.
         future: What the user waits for, until it is done.
         sent: What the SDK completes, until it has.
         bound: Whether these two are tied.
     """
 
-    __slots__ = ("books", "bound", "future", "known", "lease", "nbytes", "sent", "task")
+    __slots__ = ("_lease", "books", "bound", "encodes", "future", "nbytes", "sent", "task")
 
-    def __init__(
-        self, books: Books, lease: Lease, task: str, nbytes: int, *, known: bool = True
-    ) -> None:
+    def __init__(self, books: Books, ready: Ready | None = None) -> None:
         self.books = books
-        self.lease = lease
-        self.task = task
-        self.nbytes = nbytes
-        self.known = known
+        self.task = "" if ready is None else ready.task
+        self.nbytes = 0 if ready is None else ready.nbytes
+        self.encodes = ready is not None and ready.encodes
+        self._lease = Lease() if ready is None else ready.lease
         self.bound = False
-        self.future: ProxyFuture | None = ProxyFuture()
+        self.future: ProxyFuture | None = None
         self.sent: ComputeFuture | None = None
+
+    def expected(self) -> ProxyFuture:
+        """Return the future, a new one where it is not known yet."""
+        if self.future is None:
+            self.future = ProxyFuture()
+        return self.future
 
     def over(self) -> None:
         """Let go of everything: the SDK's threads remember what they sent last."""
-        self.books.release(self.lease)
+        self.books.release(self._lease)
         self.future = self.sent = None
 
 
@@ -164,7 +160,7 @@ class ProxyFuture(ComputeFuture):
             return
         try:
             try:
-                result = call.books.result(result)
+                result = call.books.calls.result(result)
             finally:
                 call.over()
             super().set_result(result)

@@ -7,6 +7,8 @@ from typing import Any
 from globus_compute_sdk.serialize import ComputeSerializer, SerializationStrategy
 
 from proxystore_globus_compute.payloads import ReadyArgs, ReadyKwargs
+from proxystore_globus_compute.source import serialize_function
+from proxystore_globus_compute.worker import RemoteFunction
 
 
 class ProxySerializer(ComputeSerializer):
@@ -38,6 +40,8 @@ class ProxySerializer(ComputeSerializer):
         """Serialize a function, or the arguments of a call; raises as the SDK does."""
         if type(data) is ReadyArgs or type(data) is ReadyKwargs:
             return data.payload
+        if isinstance(data, RemoteFunction):
+            return serialize_function(self.inner, data)
         return self.inner.serialize(data)
 
     def deserialize(self, payload: str) -> Any:

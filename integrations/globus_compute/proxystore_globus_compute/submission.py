@@ -66,7 +66,7 @@ def _batches(items: Sequence[Item], batch_bytes: int) -> Iterator[list[Item]]:
             continue
         call = item.call
         if call.nbytes > SERVICE_LIMIT:
-            error = too_large(call.task, call.nbytes, SERVICE_LIMIT, known=call.known)
+            error = too_large(call.task, call.nbytes, SERVICE_LIMIT, known=call.encodes)
             _tell(item.future, error)
             continue
         if batch and filled + call.nbytes > batch_bytes:
@@ -102,7 +102,7 @@ def _fail(batch: list[Item], error: Exception) -> None:
     for future, _, call in batch:
         told: Exception = error
         if large:
-            told = too_large(call.task, call.nbytes, SERVICE_LIMIT, known=call.known)
+            told = too_large(call.task, call.nbytes, SERVICE_LIMIT, known=call.encodes)
             told.__cause__ = error
         _tell(future, told)
 

@@ -33,11 +33,12 @@ class RemoteFunction:
         self._settings = settings
         self._chunk = chunk
         self._remote = Remote(_Chunk(func) if chunk else func, settings)
-        for name in ("__module__", "__name__", "__qualname__", "__doc__"):
-            value = getattr(self._remote, name, None)
-            if value is not None:
-                self.__dict__[name] = value
         self.__name__: str = self._remote.__name__
+        self.__qualname__: str = getattr(func, "__qualname__", self.__name__)
+        self.__doc__ = getattr(func, "__doc__", None)
+        module = getattr(func, "__module__", None)
+        if module is not None:
+            self.__module__ = module
 
     @property
     def func(self) -> Callable[..., Any]:
@@ -54,9 +55,10 @@ class RemoteFunction:
         """Whether it takes a list of calls."""
         return self._chunk
 
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(_Chunk(self._func) if self._chunk else self._func)
+    def __getattr__(self, name: str) -> Any:
+        if name == "__signature__" and "_func" in self.__dict__:  # made when it is asked for
+            return inspect.signature(_Chunk(self._func) if self._chunk else self._func)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the function as a task; raises what `Remote` does."""
@@ -80,6 +82,28 @@ class RemoteFunction:
 
 def _remote_function(func: Callable[..., Any], wire: bytes, chunk: bool) -> RemoteFunction:
     return RemoteFunction(func, settings_of(wire), chunk=chunk)
+
+
+class TaskFunction(RemoteFunction):
+    """A function that is a task where an endpoint calls it, and itself everywhere else.
+
+    So a function may call itself, or another one that is decorated, within a task.
+    """
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Run the task, or call the function."""
+        return self.enter(args, kwargs)
+
+    def enter(self, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Do what `__call__` does, for one that does nothing else."""
+        return self._run(args, kwargs) if _runs_task(3) else self._func(*args, **kwargs)
+
+
+def attach(func: Callable[..., Any], wire: bytes, chunk: bool = False) -> TaskFunction:
+    """Wrap a function of which the source text travelled; `source` writes the call."""
+    if isinstance(func, RemoteFunction):
+        func = func.func
+    return TaskFunction(func, settings_of(wire), chunk=chunk)
 
 
 class _Chunk:
@@ -110,13 +134,13 @@ _ENGINE = "globus_compute_endpoint."
 _TIMEOUT = "parsl.app.python"
 
 
-def runs_task() -> bool:
-    """Tell whether the caller of who asks is what runs the tasks of an endpoint.
+def _runs_task(depth: int) -> bool:
+    """Tell whether what calls is what runs the tasks of an endpoint.
 
-    Then the call is a task, and its arguments and result travel; any other call of a function,
-    also one within a task, is a plain one.
+    Args:
+        depth: How many frames up the call is.
     """
-    frame = sys._getframe(2)
+    frame = sys._getframe(depth)
     name = str(frame.f_globals.get("__name__"))
     if name == _TIMEOUT and frame.f_back is not None:  # GC_TASK_TIMEOUT is set
         name = str(frame.f_back.f_globals.get("__name__"))
