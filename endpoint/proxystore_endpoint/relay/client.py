@@ -5,34 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
-from urllib.parse import urlsplit
 from uuid import UUID
 
-from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from proxystore_endpoint.exceptions import (
-    EndpointConfigError,
     RelayError,
-    RelayMessageError,
-    RelayRefusedError,
     RelayReplacedError,
     RelayUnreachableError,
 )
 from proxystore_endpoint.identity import Identity
-from proxystore_endpoint.limits import DEFAULT, KIB, MAX_CIRCUIT_MESSAGE, MIB
-from proxystore_endpoint.relay import messages as m
+from proxystore_endpoint.limits import DEFAULT
 from proxystore_endpoint.relay.auth import Credentials, NoAuthentication
 from proxystore_endpoint.relay.backoff import Backoff
+from proxystore_endpoint.relay.dial import Dialer
 from proxystore_endpoint.relay.pipe import RelayPipe
-from proxystore_endpoint.relay.session import Connection, OnCircuit, OnSignal, Session, farewell
+from proxystore_endpoint.relay.session import OnCircuit, OnSignal, Session
 
 _log = logging.getLogger(__name__)
 
-_WRITE_BUFFER: Final = 512 * KIB
 _STEADY: Final = 10.0
 """A connection that lived so long ends the backoff."""
 
@@ -103,15 +96,17 @@ class RelayClient:
         self.registrations = 0
         self.on_signal = on_signal
         self.on_circuit = on_circuit
-        self._secure, self._host, self._audience = _parse(address)
-        self._identity = identity
-        self._auth = NoAuthentication() if auth is None else auth
-        self._ssl = ssl_context
+        self._dialer = Dialer(
+            address,
+            identity,
+            auth=NoAuthentication() if auth is None else auth,
+            ssl_context=ssl_context,
+            agent=agent,
+        )
         self._connect_timeout = connect_timeout
         self._ping_interval = ping_interval
         self._dead_after = dead_after
         self._backoff = Backoff() if backoff is None else backoff
-        self._agent = agent
         self._replace = True
         self._logged = ""
         self._session: Session | None = None
@@ -262,7 +257,7 @@ class RelayClient:
         """One connection, from the first packet to the last."""
         try:
             async with asyncio.timeout(self._connect_timeout):
-                websocket, welcome = await self._join()
+                websocket, welcome = await self._dialer.join(replace=self._replace)
         except TimeoutError as error:
             raise RelayUnreachableError(
                 f"The relay {self.address} does not answer within {self._connect_timeout:g} s.",
@@ -301,100 +296,3 @@ class RelayClient:
             self._down.set()
             session.end(ended)
             await session.close()
-
-    async def _join(self) -> tuple[Connection, m.Welcome]:
-        websocket: Any = await connect(  # a Connection, see create_connection
-            self.address,
-            create_connection=Connection,
-            ssl=self._tls() if self._secure else None,
-            proxy=None if _is_local(self._host) else True,
-            compression=None,  # ciphertext
-            open_timeout=None,  # the caller's covers more
-            ping_interval=None,  # see Session
-            close_timeout=1.0,
-            max_size=MAX_CIRCUIT_MESSAGE + MIB,
-            write_limit=_WRITE_BUFFER,
-            logger=_log.getChild("websockets"),
-        )
-        try:
-            return websocket, await self._register(websocket)
-        except BaseException:
-            websocket.transport.abort()
-            raise
-
-    def _tls(self) -> ssl.SSLContext:
-        if self._ssl is None:
-            self._ssl = ssl.create_default_context()
-        return self._ssl
-
-    async def _register(self, websocket: Connection) -> m.Welcome:
-        challenge = m.decode_from_relay(await websocket.recv(decode=False))
-        if isinstance(challenge, m.Goodbye):
-            raise farewell(challenge, self.address)
-        if not isinstance(challenge, m.Challenge):
-            raise RelayMessageError(
-                f"What answers at {self.address} is no relay.", address=self.address
-            )
-        identity = self._identity
-        proof = await self._prove(challenge)
-        signed = m.registration(challenge.nonce, identity.uuid, identity.public_key, self._audience)
-        register = m.Register(
-            uuid=identity.uuid,
-            public_key=identity.public_key,
-            signature=identity.sign(signed),
-            audience=self._audience,
-            replace=self._replace,
-            agent=self._agent,
-            auth=proof,
-        )
-        await websocket.send(m.encode(register), text=True)
-        answer = m.decode_from_relay(await websocket.recv(decode=False))
-        if isinstance(answer, m.Goodbye):
-            raise farewell(answer, self.address)
-        if not isinstance(answer, m.Welcome) or answer.uuid != identity.uuid:
-            raise RelayMessageError(
-                f"The relay {self.address} does not confirm the registration.",
-                address=self.address,
-            )
-        return answer
-
-    async def _prove(self, challenge: m.Challenge) -> m.Proof:
-        if challenge.auth == "none":
-            return m.Proof()
-        if challenge.auth != self._auth.method:
-            raise RelayRefusedError(
-                f"The relay {self.address} authenticates by {challenge.auth!r}, this endpoint by "
-                f"{self._auth.method!r}: set relay.auth in its configuration.",
-                address=self.address,
-            )
-        if self._auth.confidential and not self._secure and not _is_local(self._host):
-            raise RelayRefusedError(
-                f"A token is not sent to {self.address} without TLS: use wss://.",
-                address=self.address,
-            )
-        return await self._auth.prove(challenge.nonce, self._identity.uuid, self._audience)
-
-
-def _parse(address: str) -> tuple[bool, str, str]:
-    """Whether an address wants TLS, its host, and host and port as they are signed."""
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if parts.scheme not in {"ws", "wss"} or not host:
-        raise EndpointConfigError(
-            f"A relay's address is wss://host[:port] or ws://host[:port], not {address!r}.",
-            field="relay.address",
-        )
-    secure = parts.scheme == "wss"
-    if port is None:
-        port = 443 if secure else 80
-    return secure, host, f"{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 import secrets
-import socket
 import ssl
 import time
 from collections import Counter
@@ -24,54 +23,23 @@ from proxystore_endpoint.exceptions import (
     RelayRefusedError,
     RelayUnreachableError,
 )
-from proxystore_endpoint.identity import uuid_of, verify
 from proxystore_endpoint.limits import KIB, MIB, NONCE_BYTES
 from proxystore_endpoint.relay import messages as m
-from proxystore_endpoint.relay.auth import Authenticator, Claim, NoAuthentication, Principal
+from proxystore_endpoint.relay.admission import admit
+from proxystore_endpoint.relay.auth import Authenticator, NoAuthentication
+from proxystore_endpoint.relay.connection import Watched, address_of
 from proxystore_endpoint.relay.limits import Bucket, RelayLimits
 from proxystore_endpoint.relay.pages import health, metrics
-from proxystore_endpoint.relay.switch import Port, Switch
+from proxystore_endpoint.relay.port import Port
+from proxystore_endpoint.relay.switch import Switch
 
 _log = logging.getLogger(__name__)
 
-_EARLY: Final = 64 * KIB
-"""What a connection may send before it is registered: headers and one message."""
 _ANSWERS: Final = 1 * MIB
 """Answers that may wait for a client before the relay stops reading from it."""
 _WRITE_BUFFER: Final = 512 * KIB
-_UNSENT: Final = 128 * KIB
-"""What the kernel takes beyond what it has sent: more would hide that a client takes nothing."""
 _BURST: Final = 1 * MIB
 _CLOSE_TIMEOUT: Final = 2.0
-
-
-class _Connection(ServerConnection):
-    """A connection that the relay watches: when it was heard, and whether it takes what we send."""
-
-    relay: RelayServer
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.born = self.heard = self.moved = self.loop.time()
-        self.waiting = 0
-        self.early = 0
-        self.throttled = False
-        self.port: Port | None = None
-        self.principal: Principal | None = None
-        super().connection_made(transport)
-        self.relay._came(self)
-
-    def data_received(self, data: bytes) -> None:
-        self.heard = self.loop.time()
-        if self.port is None:
-            self.early += len(data)
-            if self.early > _EARLY:
-                self.relay._cut(self, "early")
-                return
-        super().data_received(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.relay._went(self)
-        super().connection_lost(exc)
 
 
 class RelayServer:
@@ -104,8 +72,8 @@ class RelayServer:
         self._ssl = ssl_context
         self._websockets_log = _log.getChild("websockets")
         self._websockets_log.setLevel(log_level)
-        self._connections: set[_Connection] = set()
-        self._unregistered: dict[_Connection, None] = {}  # the oldest comes first
+        self._connections: set[Watched] = set()
+        self._unregistered: dict[Watched, None] = {}  # the oldest comes first
         self._addresses: Counter[str] = Counter()
         self._server: Server | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -133,7 +101,7 @@ class RelayServer:
         Raises:
             OSError: If the address cannot be used.
         """
-        connection = type("_RelayConnection", (_Connection,), {"relay": self})
+        connection = type("RelayConnection", (Watched,), {"keeper": self})
         limits = self.limits
         self._server = await serve(
             self._handle,
@@ -199,9 +167,10 @@ class RelayServer:
 
     # Connections.
 
-    def _came(self, connection: _Connection) -> None:
+    def came(self, connection: Watched) -> None:
+        """Count a new connection; too many are cut, of those not registered the oldest."""
         limits = self.limits
-        address = _address(connection)
+        address = address_of(connection)
         self._connections.add(connection)
         self._unregistered[connection] = None
         self._addresses[address] += 1
@@ -210,24 +179,22 @@ class RelayServer:
             len(self._connections) > limits.connections
             or self._addresses[address] > limits.connections_per_address
         ):
-            self._cut(connection, "connections")
+            self.cut(connection, "connections")
         elif len(self._unregistered) > limits.unregistered:
-            self._cut(next(iter(self._unregistered)), "unregistered")
-        else:
-            sock = connection.transport.get_extra_info("socket")
-            if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+            self.cut(next(iter(self._unregistered)), "unregistered")
 
-    def _went(self, connection: _Connection) -> None:
+    def went(self, connection: Watched) -> None:
+        """Forget a connection."""
         self._unregistered.pop(connection, None)
         if connection in self._connections:
             self._connections.discard(connection)
-            address = _address(connection)
+            address = address_of(connection)
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]
 
-    def _cut(self, connection: _Connection, reason: str) -> None:
+    def cut(self, connection: Watched, reason: str) -> None:
+        """End a connection at once."""
         self.switch.counts[f"cut_{reason}"] += 1
         self._unregistered.pop(connection, None)
         connection.transport.abort()
@@ -242,18 +209,12 @@ class RelayServer:
             now, clock = loop.time(), time.time()
             self.switch.tick(now)
             for connection in list(self._connections):
-                waiting = connection.transport.get_write_buffer_size()
-                if waiting == 0 or waiting < connection.waiting:
-                    connection.moved = now
-                connection.waiting = waiting
                 principal = connection.principal
                 if connection.port is None:
                     if now - connection.born > early:
-                        self._cut(connection, "unregistered")
-                elif now - connection.heard > limits.silence and not connection.throttled:
-                    self._cut(connection, "silent")
-                elif now - connection.moved > limits.silence:
-                    self._cut(connection, "stalled")
+                        self.cut(connection, "unregistered")
+                elif wrong := connection.look(now, limits.silence):
+                    self.cut(connection, wrong)
                 elif principal is not None and (principal.expires or clock) < clock:
                     goodbye = m.Goodbye("expired", "The credentials expired.")
                     self.switch.remove(connection.port, goodbye, now=now)
@@ -274,7 +235,7 @@ class RelayServer:
     # One client.
 
     async def _handle(self, websocket: ServerConnection) -> None:
-        connection: Any = websocket  # a _Connection
+        connection: Any = websocket  # a Watched
         wake = asyncio.Event()
         try:
             port = await self._register(connection, wake.set)
@@ -282,7 +243,7 @@ class RelayServer:
             return
         if port is None:
             return
-        _log.debug("%s registered from %s", port.uuid, _address(connection))
+        _log.debug("%s registered from %s", port.uuid, address_of(connection))
         writer = asyncio.create_task(self._write(connection, port, wake), name="relay-writer")
         try:
             await self._read(connection, port)
@@ -292,6 +253,9 @@ class RelayServer:
             self.switch.counts["malformed"] += 1
             _log.info("%s breaks the protocol: %s", port.uuid, error)
             self._leave(port, m.Goodbye("protocol", str(error)[:200]))
+        except Exception:
+            _log.exception("Serving %s failed.", port.uuid)
+            raise
         finally:
             self._leave(port, m.Goodbye("error", "The relay failed."))
             wake.set()
@@ -302,7 +266,7 @@ class RelayServer:
     def _leave(self, port: Port, goodbye: m.Goodbye) -> None:
         self.switch.remove(port, goodbye, now=asyncio.get_running_loop().time())
 
-    async def _register(self, connection: _Connection, wake: Callable[[], None]) -> Port | None:
+    async def _register(self, connection: Watched, wake: Callable[[], None]) -> Port | None:
         nonce = secrets.token_bytes(NONCE_BYTES)
         challenge = m.Challenge(nonce, self._authenticator.method, agent="proxystore-relay")
         await connection.send(m.encode(challenge), text=True)
@@ -310,15 +274,20 @@ class RelayServer:
             async with asyncio.timeout(self.limits.register_timeout):
                 frame = await connection.recv(decode=False)
         except TimeoutError:
-            self._cut(connection, "unregistered")
+            self.cut(connection, "unregistered")
             return None
         try:
             message = m.decode_from_client(frame)
             if not isinstance(message, m.Register):
                 raise RelayMessageError("The first message has to register.")
-            principal = await self._admit(nonce, message)
+            async with asyncio.timeout(self.limits.auth_timeout):
+                principal = await admit(
+                    message, nonce, authenticator=self._authenticator, names=self._names
+                )
             port = Port(message.uuid, principal.name, wake)
-            port.answer(m.Welcome(port.uuid, _address(connection, port=True), self.limits.payload))
+            port.answer(
+                m.Welcome(port.uuid, address_of(connection, port=True), self.limits.payload)
+            )
             now = asyncio.get_running_loop().time()
             if self.switch.register(port, replace=message.replace, now=now):
                 self._unregistered.pop(connection, None)
@@ -339,21 +308,7 @@ class RelayServer:
         await connection.close(1008, goodbye.reason)
         return None
 
-    async def _admit(self, nonce: bytes, claim: m.Register) -> Principal:
-        if uuid_of(claim.public_key) != claim.uuid:
-            raise RelayRefusedError("The id does not belong to the key.")
-        audience = claim.audience.lower()
-        if self._names and not {audience, audience.rpartition(":")[0]} & self._names:
-            raise RelayRefusedError(f"This is not the relay {claim.audience!r}.")
-        signed = m.registration(nonce, claim.uuid, claim.public_key, claim.audience)
-        if not verify(claim.public_key, signed, claim.signature):
-            raise RelayRefusedError("The signature is wrong.")
-        async with asyncio.timeout(self.limits.auth_timeout):
-            return await self._authenticator.authenticate(
-                Claim(claim.uuid, nonce, claim.audience, claim.auth)
-            )
-
-    async def _read(self, connection: _Connection, port: Port) -> None:
+    async def _read(self, connection: Watched, port: Port) -> None:
         limits = self.limits
         loop = asyncio.get_running_loop()
         messages = Bucket(limits.messages, limits.messages)
@@ -369,7 +324,7 @@ class RelayServer:
                 await self._pause(connection, port, pause)
         await connection.wait_closed()
 
-    async def _pause(self, connection: _Connection, port: Port, seconds: float) -> None:
+    async def _pause(self, connection: Watched, port: Port, seconds: float) -> None:
         """Stop reading for a while, or until the client took its answers."""
         connection.throttled = True
         await asyncio.sleep(seconds)
@@ -378,7 +333,7 @@ class RelayServer:
         connection.throttled = False
         connection.heard = asyncio.get_running_loop().time()
 
-    async def _write(self, connection: _Connection, port: Port, wake: asyncio.Event) -> None:
+    async def _write(self, connection: Watched, port: Port, wake: asyncio.Event) -> None:
         written = 0
         try:
             while True:
@@ -397,13 +352,3 @@ class RelayServer:
             await connection.close(1000, port.goodbye.reason)
         except ConnectionClosed:
             return
-
-
-def _address(connection: _Connection, *, port: bool = False) -> str:
-    peer = connection.transport.get_extra_info("peername")
-    if not isinstance(peer, tuple):
-        return ""
-    host = str(peer[0])
-    if not port:
-        return host
-    return f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"
