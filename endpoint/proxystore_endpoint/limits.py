@@ -64,8 +64,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         data_frame: Body bytes of the DATA frames that we send, at most `MAX_DATA`.
         max_window: Credit that we let a stream's window grow to.
         max_streams: Streams that the other side may have open at once.
-        max_queued: Bytes of control frames that may wait to be sent; a peer that makes us
-            queue more, because it does not read, is cut off.
+        max_queued: Bytes of control frames that may wait to be sent; a peer that asks for more
+            and does not read is cut off.
         handshake_timeout: Seconds until a connection must be ready.
         ping_interval: Seconds of silence after which we ping.
         dead_after: Seconds of silence after which the other side counts as dead.
@@ -76,7 +76,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     data_frame: int = 256 * KIB
     max_window: int = 64 * MIB
     max_streams: int = 256
-    max_queued: int = 512 * KIB
+    max_queued: int = 4 * MIB
     handshake_timeout: float = 10.0
     ping_interval: float = 5.0
     dead_after: float = 12.0

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import TypeAlias
+import math
 
-from proxystore_endpoint.exceptions import WireError
-from proxystore_endpoint.limits import DEFAULT, Limits
-from proxystore_endpoint.wire.events import Event
-from proxystore_endpoint.wire.messages import (
-    Auth,
-    GoAwayReason,
-    Hello,
-    Ready,
-    Request,
-    Response,
-    Status,
-)
+import msgspec
 
-BytesLike: TypeAlias = bytes | bytearray | memoryview
+from proxystore_endpoint import limits as fixed
+from proxystore_endpoint.exceptions import MessageTooLargeError, MisuseError, StreamClosedError
+from proxystore_endpoint.wire import frames
+from proxystore_endpoint.wire.machine import Machine, ended_error
+from proxystore_endpoint.wire.messages import Auth, Body, Hello, Ready, Request, Response, Status
+from proxystore_endpoint.wire.messages import encode as encode_body
+from proxystore_endpoint.wire.outbox import BytesLike
+from proxystore_endpoint.wire.states import SENT, Role, State
+from proxystore_endpoint.wire.streams import Stream
+
+__all__ = ["BytesLike", "Connection", "Role"]
 
 
-class Role(Enum):
-    """Which side of a connection this is."""
-
-    CLIENT = "client"
-    SERVER = "server"
-
-
-class Connection:
+class Connection(Machine):
     """One secure byte stream's worth of the peer protocol.
 
     It does no I/O and has no clock: bytes go in through `buffer` and `received`, come out of
@@ -58,69 +49,48 @@ class Connection:
         now: The time.
     """
 
-    def __init__(self, role: Role, *, limits: Limits = DEFAULT, now: float) -> None:
-        raise NotImplementedError
-
-    # What a user may look at.
-
-    role: Role
-    """Which side this is."""
-    limits: Limits
-    """What we allow."""
-    rtt: float | None
-    """Round trip in seconds, smoothed, once a ping was answered."""
-    version: int
-    """Version that the connection speaks, 0 before it is agreed on."""
-    error: WireError | None
-    """Why the connection ended."""
-    paused: bool
-    """Whether `received(0, now)` has more to say before `buffer` may be called."""
-    bytes_received: int
-    """Bytes of bodies received."""
-    bytes_sent: int
-    """Bytes of bodies handed out to be sent."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether requests may be made."""
-        raise NotImplementedError
-
-    @property
-    def ended(self) -> bool:
-        """Whether the connection is over."""
-        raise NotImplementedError
-
-    @property
-    def bulk(self) -> bool:
-        """Whether `buffer` is the rest of a DATA frame's body, and all of it is sure to come.
-
-        Then it may be filled by several reads before one call of `received`, which saves calls.
-        """
-        raise NotImplementedError
-
-    @property
-    def outgoing(self) -> int:
-        """How many requests of ours are under way."""
-        raise NotImplementedError
-
-    @property
-    def incoming(self) -> int:
-        """How many requests of the other side are under way."""
-        raise NotImplementedError
-
     # The handshake.
 
     def send_hello(self, hello: Hello) -> None:
-        """Server: say hello. The first thing to send."""
-        raise NotImplementedError
+        """Server: say hello. The first thing to send.
+
+        Raises:
+            MisuseError: It is not the time for it.
+        """
+        self._shake(frames.HELLO, hello)
 
     def send_auth(self, auth: Auth) -> None:
-        """Client: prove who we are, after `HelloReceived`."""
-        raise NotImplementedError
+        """Client: prove who we are, after `HelloReceived`. `max_streams` is set here.
+
+        Raises:
+            MisuseError: It is not the time for it.
+        """
+        auth = msgspec.structs.replace(auth, max_streams=self.limits.max_streams)
+        self._shake(frames.AUTH, auth)
+        self.version = auth.version
 
     def send_ready(self, ready: Ready) -> None:
-        """Server: let the other side in, after `AuthReceived`; else call `goaway`."""
-        raise NotImplementedError
+        """Server: let the other side in, after `AuthReceived`; else call `goaway`.
+
+        `max_streams` is set here.
+
+        Raises:
+            MisuseError: It is not the time for it.
+        """
+        self._shake(
+            frames.READY, msgspec.structs.replace(ready, max_streams=self.limits.max_streams)
+        )
+
+    def _shake(self, kind: int, body: Body) -> None:
+        if self._state is State.ENDED:
+            raise ended_error(self)
+        after = SENT[self._state].get(kind)
+        if after is None:
+            raise MisuseError(
+                f"A frame {frames.NAMES[kind]} cannot be sent while {self._state.value}."
+            )
+        self._outbox.control(kind, 0, encode_body(body, fixed.MAX_HANDSHAKE_BODY))
+        self._enter(after)
 
     # Asking.
 
@@ -138,7 +108,8 @@ class Connection:
         Args:
             request: What. Its `deadline_ms` is set here from `timeout`.
             now: The time.
-            timeout: Seconds until it fails with `RequestFailed(status='timeout')`.
+            timeout: Seconds until it fails with `RequestFailed(status='timeout')`; None stands
+                for `limits.request_timeout`, and infinity for none.
             body: put: the object, or its first part; more follow with `data`.
             sink: get: where the body goes, when its size is known; else see `set_sink`.
 
@@ -147,18 +118,68 @@ class Connection:
 
         Raises:
             ConnectionEndedError: The connection is over or going away.
-            MisuseError: It is not ready yet, or has `max_streams` requests under way.
+            MisuseError: It is not ready yet, or has as many requests under way as the other
+                side allows (`can_request`).
             MessageTooLargeError: The request is too large.
         """
-        raise NotImplementedError
+        if not self.can_request:
+            self._refuse_request()
+        if len(request.key) > fixed.MAX_KEY:
+            raise MessageTooLargeError(
+                f"A key of {len(request.key)} characters is over the limit of {fixed.MAX_KEY}.",
+                nbytes=len(request.key),
+                limit=fixed.MAX_KEY,
+            )
+        number = self._streams.next()
+        stream = Stream(number, ours=True)
+        timeout = self.limits.request_timeout if timeout is None else timeout
+        if timeout != math.inf:
+            stream.deadline = now + timeout
+            request = msgspec.structs.replace(
+                request, deadline_ms=max(1, min(int(timeout * 1000), 1 << 53))
+            )
+        raw = encode_body(request)
+        stream.receiving = True
+        stream.unsent = request.nbytes
+        stream.sending = request.nbytes > 0
+        stream.wanted = request.length
+        if sink is not None:
+            stream.sink = _writable(sink)
+        self._outbox.control(frames.REQUEST, number, raw)
+        self._streams.add(stream)
+        if body is not None:
+            self.data(number, body)
+        return number
+
+    @property
+    def can_request(self) -> bool:
+        """Whether `request` may be called now."""
+        return self.ready and self._streams.ours < self._peer_max_streams
+
+    def _refuse_request(self) -> None:
+        if self._state is State.ENDED or self._leaving is not None or self._left is not None:
+            raise ended_error(self)
+        if self._state is not State.OPEN:
+            raise MisuseError(f"No request can be made while {self._state.value}.")
+        raise MisuseError(
+            f"{self._peer_max_streams} requests are under way, which is all that the other side "
+            "allows: wait for one."
+        )
 
     def cancel(self, stream: int, status: str = Status.CANCELLED) -> int:
-        """Give up a request of ours. Its sink is not written any more. No event follows.
+        """Give up a request of ours. No event of it follows.
+
+        See `filling` for when its sink is free.
 
         Returns:
-            Bytes of the answer's body that are in the sink.
+            Bytes of the answer's body that are in the sink, 0 if the stream is over.
         """
-        raise NotImplementedError
+        asked = self._streams.get(stream)
+        if asked is None or not asked.ours or asked.drained:
+            return 0
+        received = self._progress(asked)
+        self._drain(asked, status)
+        return received
 
     # Bodies.
 
@@ -171,7 +192,15 @@ class Connection:
             StreamClosedError: The stream is over.
             MisuseError: The sink has another size, is read-only, or came too late.
         """
-        raise NotImplementedError
+        known = self._open(stream)
+        sink = _writable(sink)
+        if known.taken or self._body is known:
+            raise MisuseError(f"Bytes of stream {stream} came before its sink.")
+        if (known.answered or not known.ours) and len(sink) != known.expected:
+            raise MisuseError(
+                f"The sink of stream {stream} has {len(sink)} bytes where {known.expected} come."
+            )
+        known.sink = sink
 
     def data(self, stream: int, view: BytesLike) -> None:
         """Give the next part of a body, of any size; it must not change until it is sent.
@@ -182,25 +211,37 @@ class Connection:
             StreamClosedError: The stream is over, or the other side wants no more.
             MisuseError: It is more than was announced.
         """
-        raise NotImplementedError
+        known = self._open(stream)
+        part = memoryview(view).cast("B")
+        if not known.sending:
+            raise StreamClosedError(f"Nothing more is wanted on stream {stream}.", stream=stream)
+        if len(part) > known.unsent:
+            raise MisuseError(
+                f"{len(part)} bytes were given for stream {stream} where {known.unsent} are left."
+            )
+        if part:
+            known.unsent -= len(part)
+            self._outbox.put(known, part)
 
     def sendable(self, stream: int) -> int:
         """Credit that is left on a stream beside what is queued (0 when it is over)."""
-        raise NotImplementedError
+        known = self._streams.get(stream)
+        if known is None or not known.sending:
+            return 0
+        return max(0, known.credit - known.queued)
 
     def unsent(self, stream: int) -> int:
         """Bytes given to `data` that `to_send` has not handed out yet (0 when it is over)."""
-        raise NotImplementedError
+        known = self._streams.get(stream)
+        return 0 if known is None else known.queued
 
     def progress(self, stream: int) -> int:
         """Bytes of a stream's body that are in its sink, from its start and without a gap.
 
-        Bytes in memory of `buffer` count when `received` was told.
-
         Raises:
             StreamClosedError: The stream is over; see `RequestFailed.received`.
         """
-        raise NotImplementedError
+        return self._progress(self._open(stream))
 
     # Answering.
 
@@ -214,67 +255,38 @@ class Connection:
             MisuseError: It is answered already, or `body` is longer than announced.
             MessageTooLargeError: The response is too large.
         """
-        raise NotImplementedError
+        known = self._open(stream)
+        if known.ours or known.answered:
+            raise MisuseError(f"Stream {stream} awaits no response.")
+        known.unsent = response.nbytes
+        self._answer(known, response)
+        if body is not None and response.nbytes:
+            self.data(stream, body)
+        self._settle()
 
     def abort(self, stream: int, status: str = Status.ERROR, detail: str = "") -> None:
-        """Break off an answer whose body cannot be completed."""
-        raise NotImplementedError
+        """Break off an answer whose body cannot be completed; nothing happens if it is over."""
+        known = self._streams.get(stream)
+        if known is None or known.ours or not known.sending:
+            return
+        if known.answered:
+            self._stop_answering(known, status, detail)
+            known.drained = True
+            self._forget(known)
+            self._check_over(known)
+        else:
+            self._answer(known, Response(status=status, detail=detail[: fixed.MAX_TEXT]))
+        self._settle()
 
-    # Bytes.
+    def _open(self, number: int) -> Stream:
+        stream = self._streams.get(number)
+        if stream is None or stream.drained:
+            raise StreamClosedError(f"Stream {number} is over.", stream=number)
+        return stream
 
-    def buffer(self) -> memoryview:
-        """Where the next bytes from the other side go: never empty.
 
-        Raises:
-            MisuseError: Events are pending (`paused`).
-            ConnectionEndedError: The connection is over.
-        """
-        raise NotImplementedError
-
-    def received(self, n: int, now: float) -> list[Event]:
-        """Tell that `n` bytes are in the memory that `buffer` gave.
-
-        It may stop after an event that must be handled first and set `paused`: then call it
-        again with `n` = 0 once the events are handled.
-        """
-        raise NotImplementedError
-
-    def eof(self, now: float) -> list[Event]:
-        """Tell that the other side's bytes ended, or that the transport failed."""
-        raise NotImplementedError
-
-    def to_send(self, max_bytes: int | None = None) -> list[BytesLike]:
-        """Take what is to be sent now, in order: control frames joined, bodies as they are.
-
-        Bodies take turns frame by frame. It is empty when nothing is to be sent or all wait
-        for credit.
-
-        Args:
-            max_bytes: Stop soon after so many bytes; there may be more (call again).
-        """
-        raise NotImplementedError
-
-    # Time.
-
-    def next_deadline(self) -> float:
-        """When `tick` must be called at the latest (infinity when the connection is over)."""
-        raise NotImplementedError
-
-    def tick(self, now: float) -> list[Event]:
-        """Do what is due: pings, a dead peer, passed deadlines."""
-        raise NotImplementedError
-
-    # The end.
-
-    def goaway(self, reason: str = GoAwayReason.SHUTDOWN, detail: str = "") -> None:
-        """Take no more requests and make none.
-
-        Requests under way are finished; when there are none (left), or before the connection
-        is ready, it ends: `ended` turns true, and an `Ended` event comes with the next `tick` or
-        `received`.
-        """
-        raise NotImplementedError
-
-    def close(self, reason: str = GoAwayReason.SHUTDOWN, detail: str = "") -> list[Event]:
-        """End the connection at once: what is under way fails, a GOAWAY is left to be sent."""
-        raise NotImplementedError
+def _writable(sink: memoryview) -> memoryview:
+    sink = memoryview(sink).cast("B")
+    if sink.readonly:
+        raise MisuseError("A sink must be writable memory.")
+    return sink

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from proxystore_endpoint.exceptions import WireError
 from proxystore_endpoint.wire.messages import Auth, Hello, Ready, Request, Response
+
+LOST: Final = "lost"
+"""Status of what failed because its connection ended."""
 
 
 class HelloReceived(msgspec.Struct, frozen=True):
@@ -89,8 +92,8 @@ class RequestFailed(msgspec.Struct, frozen=True):
 
     Attributes:
         stream: Number of the stream.
-        status: A `Status`: `timeout` when the deadline passed, `cancelled` when we cancelled it
-            or the connection ended, else what the other side said.
+        status: A `Status`: `timeout` when the deadline passed, what the other side said when it
+            broke off, or `LOST` when the connection ended.
         detail: For people.
         received: Bytes of the body that are in the sink, from its start and without a gap.
     """
@@ -106,7 +109,7 @@ class RequestCancelled(msgspec.Struct, frozen=True):
 
     Attributes:
         stream: Number of the stream.
-        status: A `Status`: `cancelled` or `timeout`.
+        status: A `Status`: `cancelled` or `timeout`, or `LOST` when the connection ended.
         received: Bytes of the request's body that are in the sink.
     """
 

@@ -68,6 +68,7 @@ _Key = Annotated[str, Meta(max_length=limits.MAX_KEY)]
 _Size = Annotated[int, Meta(ge=0, le=limits.MAX_OBJECT)]
 _Version = Annotated[int, Meta(ge=0, le=0xFFFF)]
 _Ms = Annotated[int, Meta(ge=0, le=1 << 53)]
+_Streams = Annotated[int, Meta(ge=1, le=1 << 20)]
 _Nonce = Annotated[bytes, Meta(min_length=limits.NONCE_BYTES, max_length=limits.NONCE_BYTES)]
 _PublicKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
 _Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
@@ -108,6 +109,7 @@ class Auth(Body, frozen=True, omit_defaults=True, kw_only=True):
         link: Random id that all lanes of one link share, so that the accepting side can
             put them together.
         lane: Number of this lane in its link.
+        max_streams: Requests that it lets the other side have under way at once.
         agent: Name and version of its software, for people.
     """
 
@@ -118,6 +120,7 @@ class Auth(Body, frozen=True, omit_defaults=True, kw_only=True):
     ticket: Annotated[bytes, Meta(max_length=64)] = b""
     link: Annotated[bytes, Meta(max_length=16)] = b""
     lane: Annotated[int, Meta(ge=0, le=0xFFFF)] = 0
+    max_streams: _Streams = 256
     agent: _Text = ""
 
 
@@ -127,13 +130,13 @@ class Ready(Body, frozen=True, omit_defaults=True, kw_only=True):
     Attributes:
         rights: What the connecting side may do: some of read, write, list.
         memberships: The accepting side's own memberships, as in `Auth`.
-        max_streams: Streams that each side may have open at once, at most.
+        max_streams: Requests that it lets the other side have under way at once.
         addresses: TCP addresses (`host:port`) where the accepting side can also be reached.
     """
 
     rights: Annotated[list[_Word], Meta(max_length=16)] = []
     memberships: _Memberships = []
-    max_streams: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
+    max_streams: _Streams = 256
     addresses: Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=16)] = []
 
 
@@ -223,12 +226,10 @@ class GoAway(Body, frozen=True, omit_defaults=True, kw_only=True):
     Attributes:
         reason: A `GoAwayReason`.
         detail: For people.
-        last_stream: Highest stream of the other side that was taken on.
     """
 
     reason: _Word = GoAwayReason.SHUTDOWN
     detail: _Text = ""
-    last_stream: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0
 
 
 B = TypeVar("B", bound=Body)
@@ -240,19 +241,19 @@ _DECODERS: Final[dict[type[Body], msgspec.msgpack.Decoder[Any]]] = {
 }
 
 
-def encode(body: Body) -> bytes:
+def encode(body: Body, limit: int = limits.MAX_BODY) -> bytes:
     """Encode a body.
 
     Raises:
-        MessageTooLargeError: It is over `limits.MAX_BODY`.
+        MessageTooLargeError: It is over the limit.
     """
     raw = _ENCODER.encode(body)
-    if len(raw) > limits.MAX_BODY:
+    if len(raw) > limit:
         raise MessageTooLargeError(
-            f"{type(body).__name__} of {len(raw)} bytes is over the limit of "
-            f"{limits.MAX_BODY} bytes; shorten its texts or lists.",
+            f"{type(body).__name__} of {len(raw)} bytes is over the limit of {limit} bytes; "
+            "shorten its texts or lists.",
             nbytes=len(raw),
-            limit=limits.MAX_BODY,
+            limit=limit,
         )
     return raw
 
