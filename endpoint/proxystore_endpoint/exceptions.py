@@ -25,6 +25,8 @@ builtin that a caller would naturally catch. Faults of a channel that
     * `EndpointStorageError`
         * `ObjectExistsError` (`ValueError`)
         * `ReservationError` (`RuntimeError`)
+        * `DurabilityUnavailableError` (`ValueError`)
+        * `ObjectLostError` (`LookupError`)
         * `DatabaseCorruptError` (`OSError`)
     * `WireError`
         * `ProtocolError`
@@ -199,6 +201,30 @@ class ObjectExistsError(EndpointStorageError, ValueError):
 
 class ReservationError(EndpointStorageError, RuntimeError):
     """A reservation was published or abandoned before."""
+
+
+class DurabilityUnavailableError(EndpointStorageError, ValueError):
+    """An endpoint cannot store objects as durably as was asked.
+
+    Attributes:
+        durability: What was asked.
+    """
+
+    def __init__(self, message: str, *, durability: str) -> None:
+        self.durability = durability
+        super().__init__(message)
+
+
+class ObjectLostError(EndpointStorageError, LookupError):
+    """An object that a local client wrote into the memory is not there to be taken over.
+
+    Attributes:
+        key: Its key.
+    """
+
+    def __init__(self, message: str, *, key: str) -> None:
+        self.key = key
+        super().__init__(message)
 
 
 class DatabaseCorruptError(EndpointStorageError, OSError):

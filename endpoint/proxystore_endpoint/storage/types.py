@@ -57,13 +57,19 @@ class StoredObject:
     Attributes:
         view: The bytes, read-only, mapped and not read where they are many.
         stat: What is known of it.
+        in_memory: Whether it was found in the shared memory, where clients find it too.
+        path: The file that it lies in, if it does in one of its own.
     """
 
-    __slots__ = ("stat", "view")
+    __slots__ = ("in_memory", "path", "stat", "view")
 
-    def __init__(self, view: memoryview, stat: ObjectStat) -> None:
+    def __init__(
+        self, view: memoryview, stat: ObjectStat, *, in_memory: bool = False, path: str = ""
+    ) -> None:
         self.view = view
         self.stat = stat
+        self.in_memory = in_memory
+        self.path = path
 
     @property
     def nbytes(self) -> int:
