@@ -9,7 +9,8 @@ import msgspec
 from proxystore_endpoint import limits as fixed
 from proxystore_endpoint.exceptions import MessageTooLargeError, MisuseError, StreamClosedError
 from proxystore_endpoint.wire import frames
-from proxystore_endpoint.wire.machine import Machine, ended_error
+from proxystore_endpoint.wire.incoming import Incoming
+from proxystore_endpoint.wire.machine import ended_error
 from proxystore_endpoint.wire.messages import Auth, Body, Hello, Ready, Request, Response, Status
 from proxystore_endpoint.wire.messages import encode as encode_body
 from proxystore_endpoint.wire.outbox import BytesLike
@@ -19,7 +20,7 @@ from proxystore_endpoint.wire.streams import Stream
 __all__ = ["BytesLike", "Connection", "Role"]
 
 
-class Connection(Machine):
+class Connection(Incoming):
     """One secure byte stream's worth of the peer protocol.
 
     It does no I/O and has no clock: bytes go in through `buffer` and `received`, come out of
