@@ -131,6 +131,7 @@ class Connection(Incoming):
                 nbytes=len(request.key),
                 limit=fixed.MAX_KEY,
             )
+        part = _part(body, request.nbytes)
         number = self._streams.next()
         stream = Stream(number, ours=True)
         timeout = self.limits.request_timeout if timeout is None else timeout
@@ -148,8 +149,8 @@ class Connection(Incoming):
             stream.sink = _writable(sink)
         self._outbox.control(frames.REQUEST, number, raw)
         self._streams.add(stream)
-        if body is not None:
-            self.data(number, body)
+        if part:
+            self.data(number, part)
         return number
 
     @property
@@ -259,10 +260,11 @@ class Connection(Incoming):
         known = self._open(stream)
         if known.ours or known.answered:
             raise MisuseError(f"Stream {stream} awaits no response.")
+        part = _part(body, response.nbytes)
         known.unsent = response.nbytes
         self._answer(known, response)
-        if body is not None and response.nbytes:
-            self.data(stream, body)
+        if part:
+            self.data(stream, part)
         self._settle()
 
     def abort(self, stream: int, status: str = Status.ERROR, detail: str = "") -> None:
@@ -284,6 +286,15 @@ class Connection(Incoming):
         if stream is None or stream.drained:
             raise StreamClosedError(f"Stream {number} is over.", stream=number)
         return stream
+
+
+def _part(body: BytesLike | None, limit: int) -> memoryview | None:
+    if body is None:
+        return None
+    part = memoryview(body).cast("B")
+    if len(part) > limit:
+        raise MisuseError(f"A body of {len(part)} bytes was given where {limit} were announced.")
+    return part
 
 
 def _writable(sink: memoryview) -> memoryview:

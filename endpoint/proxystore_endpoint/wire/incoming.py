@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -164,7 +165,6 @@ class Incoming(Machine):
         stream.sending = True
         stream.expected = request.nbytes
         stream.receiving = request.nbytes > 0
-        stream.granted_at = now
         timeout = self.limits.max_request_timeout
         if request.deadline_ms:
             timeout = min(timeout, request.deadline_ms / 1000)
@@ -188,7 +188,6 @@ class Incoming(Machine):
         stream.answered = True
         stream.expected = response.nbytes
         stream.receiving = response.nbytes > 0
-        stream.granted_at = now
         fits = stream.sink is None or len(stream.sink) == response.nbytes
         if not stream.drained:
             if not fits and stream.receiving:
@@ -221,13 +220,17 @@ class Incoming(Machine):
         return False
 
     def _grant(self, stream: Stream, length: int, now: float) -> None:
+        if stream.taken + length - stream.round_start >= stream.window:
+            # A window that is used up within two round trips is what holds the sender back (of
+            # the first one nothing can be told: it comes in one go).
+            elapsed = now - stream.round_at if stream.round_start else math.inf
+            if self.rtt is not None and elapsed < 2 * self.rtt:
+                stream.window = max(stream.window, min(2 * stream.window, self.limits.max_window))
+            stream.round_start = stream.taken + length
+            stream.round_at = now
         to_come = stream.expected - stream.taken - length
         if stream.room > stream.window // 2 or to_come <= stream.room:
             return
-        # A window that is used up within two round trips is what holds the sender back.
-        if self.rtt is not None and now - stream.granted_at < 2 * self.rtt:
-            stream.window = min(2 * stream.window, max(self.limits.max_window, stream.window))
-        stream.granted_at = now
         more = min(stream.window, to_come) - stream.room
         stream.room += more
         self._outbox.control(frames.CREDIT, stream.number, frames.CREDIT_BODY.pack(more))

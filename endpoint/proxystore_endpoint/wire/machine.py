@@ -61,8 +61,6 @@ class Machine:
         """Whether `received(0, now)` has more to say before `buffer` may be called."""
         self.bytes_received = 0
         """Bytes of bodies received, in whole frames."""
-        self.bytes_sent = 0
-        """Bytes of bodies handed out to be sent."""
         self._state = FIRST[role]
         self._allowed = RECEIVED[self._state]
         self._max_body = fixed.MAX_HANDSHAKE_BODY
@@ -111,6 +109,11 @@ class Machine:
         """
         body = self._body
         return body.number if body is not None and self._inbox.filling else None
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of bodies handed out to be sent."""
+        return self._outbox.sent
 
     @property
     def outgoing(self) -> int:

@@ -25,6 +25,8 @@ class Outbox:
         self._turns: deque[Stream] = deque()  # those with something queued and credit for it
         self.waiting = 0
         """Bytes of control frames that wait."""
+        self.sent = 0
+        """Bytes of bodies that were taken."""
 
     @property
     def empty(self) -> bool:
@@ -102,4 +104,5 @@ class Outbox:
                 left = 0
         stream.credit -= length
         stream.queued -= length
+        self.sent += length
         return length

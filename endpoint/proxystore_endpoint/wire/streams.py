@@ -22,13 +22,14 @@ class Stream:
         "deadline",
         "drained",
         "expected",
-        "granted_at",
         "number",
         "ours",
         "queue",
         "queued",
         "receiving",
         "room",
+        "round_at",
+        "round_start",
         "sending",
         "sink",
         "taken",
@@ -60,7 +61,10 @@ class Stream:
         """Bytes that the other side may still send."""
         self.window = limits.INITIAL_WINDOW
         """What `room` is filled up to."""
-        self.granted_at = 0.0
+        self.round_start = 0
+        """What `taken` was when the window began that is now used up."""
+        self.round_at = 0.0
+        """When that was."""
 
         self.sending = False
         """Whether we have more to send."""
