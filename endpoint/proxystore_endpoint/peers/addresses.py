@@ -39,12 +39,10 @@ class PeerEntry(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         addresses: TCP addresses, `host:port`, from the configuration or a ticket.
         learned: Further ones that the peer told.
-        secret: Secret of a ticket, to be shown at the first connection.
     """
 
     addresses: tuple[str, ...] = ()
     learned: tuple[str, ...] = ()
-    secret: bytes = b""
 
 
 class AddressBook:
@@ -75,7 +73,7 @@ class AddressBook:
         """Return what is known of a peer; an empty entry for nothing."""
         return self._entries.get(peer) or PeerEntry()
 
-    def add(self, peer: UUID, addresses: Iterable[str] = (), *, secret: bytes = b"") -> None:
+    def add(self, peer: UUID, addresses: Iterable[str] = ()) -> None:
         """Add a peer, or addresses of one that is known.
 
         Raises:
@@ -89,7 +87,6 @@ class AddressBook:
             self._entries[peer] = msgspec.structs.replace(
                 old,
                 addresses=tuple(dict.fromkeys((*new, *old.addresses)))[:_MAX_ADDRESSES],
-                secret=secret or old.secret,
             )
 
     def learn(self, peer: UUID, addresses: Iterable[str]) -> None:
@@ -107,12 +104,6 @@ class AddressBook:
                     self.entry(peer), learned=tuple(dict.fromkeys(good))[:_MAX_ADDRESSES]
                 )
                 self._entries[peer] = entry
-
-    def secret_used(self, peer: UUID) -> None:
-        """Forget the secret of a ticket that was accepted."""
-        with self._lock:
-            if peer in self._entries:
-                self._entries[peer] = msgspec.structs.replace(self._entries[peer], secret=b"")
 
     def remove(self, peer: UUID) -> None:
         """Forget a peer."""

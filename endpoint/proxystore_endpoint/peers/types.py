@@ -100,8 +100,10 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
         connect_timeout: Until a path must be there.
         head_start: What direct TCP gets before the other paths are tried, too.
         stall_timeout: Until a transfer that does not get on fails, whatever was tried.
+        lost_grace: While a peer that was lost during a transfer is sought, though no path works.
         upgrade_after: Pauses before better paths are tried again; the last one repeats.
         idle_lane: Until a lane that nobody uses is closed, when there is another.
+        idle_link: Until the last lane to a peer is closed that nobody uses.
         max_lanes: Lanes to one peer that this side opens at most.
         max_peer_lanes: Lanes that one peer may open here at most.
         max_handshakes: Connections that may be in their handshake at once; more push
@@ -114,13 +116,15 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout: float = 10.0
     head_start: float = 0.2
     stall_timeout: float = 14.0
+    lost_grace: float = 2.5
     upgrade_after: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0)
     idle_lane: float = 60.0
+    idle_link: float = 900.0
     max_lanes: int = 8
     max_peer_lanes: int = 32
     max_handshakes: int = 1024
     request_timeout: float = 60.0
-    parallel_rtt: float = 0.002
+    parallel_rtt: float = 0.004
     parallel_min: int = 16 << 20
 
 

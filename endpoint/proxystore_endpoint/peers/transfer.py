@@ -1,0 +1,292 @@
+"""Fetching one object: straight into its memory, over one lane or several, whatever breaks.
+
+What is still to come is a list of ranges. Each worker takes one and asks for it on a
+lane; when the lane is lost, what came stays and the rest goes over another lane. Where
+the round trip is long, one stream cannot fill the link, so more workers are added for as
+long as each makes the whole faster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from proxystore_core.exceptions import MissingReason
+from proxystore_endpoint.exceptions import (
+    PeerError,
+    PeerLostError,
+    PeerResponseError,
+    PeerTimeoutError,
+    PeerUnreachableError,
+)
+from proxystore_endpoint.peers.calls import CallFailedError, LoopCall, missing_reason, raise_for
+from proxystore_endpoint.peers.peer import Peer
+from proxystore_endpoint.peers.types import Fetched, PeerSettings
+from proxystore_endpoint.storage.types import Reservation
+from proxystore_endpoint.transports.lanes import LARGE, Lane
+from proxystore_endpoint.wire.messages import Op, Request, Response, Status
+
+_PIECE: Final = 8 << 20  # smallest range that a worker takes when there are several
+_TRIAL: Final = 0.3  # seconds over which a rate is taken before another lane is added
+_WORTH: Final = 1.15  # how much faster another lane must make the whole
+_CHECK: Final = 0.5  # seconds between looks at what gets on
+_AGAIN: Final = 0.25  # pause between two tries to reach a peer that was there just now
+_RETRY: Final = 1.0  # longest pause between two tries that brought nothing
+
+
+class _Missing(Exception):  # noqa: N818  # no error: an answer
+    def __init__(self, reason: MissingReason) -> None:
+        self.reason = reason
+        super().__init__(reason.value)
+
+
+class _Range:
+    """Bytes that are to come: from `begin` to `end`, which is -1 before the size is known."""
+
+    def __init__(self, begin: int, end: int) -> None:
+        self.begin = begin
+        self.end = end
+
+
+class Transfer:
+    """One object on its way here.
+
+    Args:
+        peer: Whose it is.
+        key: Its key.
+        sink: Gives memory for its size.
+        settings: Times and sizes.
+        deadline: When to give up, on the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        key: str,
+        sink: Callable[[int], Reservation],
+        settings: PeerSettings,
+        deadline: float,
+    ) -> None:
+        self._peer = peer
+        self._key = key
+        self._sink = sink
+        self._settings = settings
+        self._deadline = deadline
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()  # two lanes may bring first answers at once
+        self._reservation: Reservation | None = None
+        self._first: Response | None = None
+        self._ranges: deque[_Range] = deque([_Range(0, -1)])
+        self._current: dict[LoopCall, Lane] = {}
+        self._done = 0  # bytes of ranges that are over
+        self._seen = 0  # bytes of ranges under way, at the last look
+        self._moved = time.monotonic()  # when bytes came last
+        self._workers: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> Fetched | MissingReason:
+        """Fetch it.
+
+        Raises:
+            PeerError: It did not work; all that was reserved is given back.
+        """
+        watcher = asyncio.create_task(self._watch(), name="transfer-watch")
+        self._add_worker()
+        try:
+            while self._workers:
+                done, _ = await asyncio.wait(
+                    {*self._workers, watcher}, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    self._workers.discard(task)
+                    await task  # raises what went wrong
+        except _Missing as missing:
+            await self._stop(watcher)
+            return missing.reason
+        except BaseException:
+            await self._stop(watcher)
+            raise
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        return self._fetched()
+
+    def _fetched(self) -> Fetched:
+        first = self._first or Response()
+        reservation = self._reservation
+        if reservation is None:
+            reservation = self._sink(0)
+        expires = first.expires_ms / 1000 if first.expires_ms else None
+        return Fetched(reservation, first.size, first.etag, expires)
+
+    async def _stop(self, watcher: asyncio.Task[None]) -> None:
+        """End all that is under way; only then may the memory go."""
+        for task in (watcher, *self._workers):
+            task.cancel()
+        for call, lane in self._current.items():
+            lane.cancel(call)
+        results = asyncio.gather(watcher, *self._workers, return_exceptions=True)
+        await asyncio.shield(results)
+        if calls := [call.future for call in self._current]:
+            # A lane that does not even take a cancel is stuck in a system call; its memory
+            # stays mapped through the view that it holds.
+            await asyncio.wait(calls, timeout=2.0)
+        for call in self._current:
+            call.forget()
+        if self._reservation is not None:
+            self._reservation.abandon()
+
+    # Workers.
+
+    def _add_worker(self) -> None:
+        worker = asyncio.create_task(self._work(), name=f"transfer-{self._key}")
+        self._workers.add(worker)
+
+    async def _work(self) -> None:
+        fruitless, lost = 0, False
+        while self._ranges:
+            part = self._ranges.popleft()
+            try:
+                lane = await self._lane(lost)
+                if fruitless:
+                    await asyncio.sleep(min(_RETRY, 0.02 * 2**fruitless))
+                await self._ask(lane, part)
+            except CallFailedError as failure:
+                self._advance(part, failure.received)
+                if part.begin != part.end:
+                    self._ranges.appendleft(part)
+                fruitless = 0 if failure.received else fruitless + 1
+                if failure.lost:
+                    lost = True
+                    self._peer.resumed += 1
+                    continue
+                raise_for(self._peer.uuid, failure.status, failure.detail)
+            else:
+                fruitless = 0
+
+    async def _lane(self, lost: bool) -> Lane:
+        deadline = min(self._deadline, self._moved + self._settings.stall_timeout)
+        grace = time.monotonic() + self._settings.lost_grace
+        while True:
+            try:
+                return await self._peer.lane(deadline)
+            except (PeerTimeoutError, PeerUnreachableError) as error:
+                if not lost:
+                    raise
+                if time.monotonic() > min(deadline, grace) or isinstance(error, PeerTimeoutError):
+                    raise self._lost(str(error)) from error
+            await asyncio.sleep(_AGAIN)
+
+    async def _ask(self, lane: Lane, part: _Range) -> None:
+        wanted = part.end - part.begin if part.end >= 0 else -1
+        if wanted < 0 and self._parallel(lane):
+            wanted = _PIECE
+        call = LoopCall(
+            Request(op=Op.GET, key=self._key, offset=part.begin, length=wanted),
+            self._deadline,
+            sink=lambda response: self._memory(lane, part, wanted, response),
+        )
+        self._current[call] = lane
+        lane.submit(call)
+        # A worker that is cancelled leaves its call to `_stop`, which waits for its end.
+        response = await asyncio.shield(call.future)
+        self._current.pop(call, None)
+        if response.status == Status.MISSING:
+            raise _Missing(missing_reason(response))
+        if response.status != Status.OK:
+            raise_for(self._peer.uuid, response.status, response.detail)
+        if not response.nbytes:
+            self._memory(lane, part, wanted, response)
+        self._advance(part, response.nbytes)
+
+    def _advance(self, part: _Range, received: int) -> None:
+        for call in [call for call in self._current if call.future.done()]:
+            self._current.pop(call, None)
+        part.begin += received
+        self._done += received
+        if received:
+            self._moved = time.monotonic()
+
+    def _memory(self, lane: Lane, part: _Range, wanted: int, response: Response) -> memoryview:
+        """Give the memory for an answer; in its lane's thread."""
+        with self._lock:
+            if self._first is None:
+                if response.size:
+                    self._reservation = self._sink(response.size)
+                self._first = response
+                self._split(part, wanted, response)
+            first = self._first
+        if (response.size, response.etag) != (first.size, first.etag):
+            raise PeerResponseError(
+                f"Endpoint {self._peer.uuid}: object {self._key!r} changed while it was fetched.",
+                peer=self._peer.uuid,
+                status="changed",
+            )
+        end = part.begin + response.nbytes
+        if end != (part.end if part.end >= 0 else first.size) or self._reservation is None:
+            if response.nbytes or first.size:
+                raise PeerResponseError(
+                    f"Endpoint {self._peer.uuid} sent another part of {self._key!r} than asked.",
+                    peer=self._peer.uuid,
+                )
+            return memoryview(b"")
+        if response.nbytes >= LARGE:
+            self._loop.call_soon_threadsafe(self._peer.large_body, lane)
+        return self._reservation.buffer[part.begin : end]
+
+    def _split(self, part: _Range, wanted: int, response: Response) -> None:
+        """Now that the size is known, say which bytes are whose."""
+        size = response.size
+        part.end = min(size, part.begin + wanted) if wanted >= 0 else size
+        begin = part.end
+        while begin < size:
+            end = min(size, begin + _PIECE)
+            if size - end < _PIECE:
+                end = size
+            self._ranges.append(_Range(begin, end))
+            begin = end
+
+    def _parallel(self, lane: Lane) -> bool:
+        return lane.kind == "tcp" and (lane.rtt or 0.0) >= self._settings.parallel_rtt
+
+    # The watcher.
+
+    async def _watch(self) -> None:
+        begun, last, best = time.monotonic(), 0, 0.0
+        while True:
+            await asyncio.sleep(_TRIAL if self._ranges else _CHECK)
+            self._look()
+            now = time.monotonic()
+            total = self._done + self._seen
+            if now - self._moved > self._settings.stall_timeout:
+                raise self._lost(f"nothing came for {self._settings.stall_timeout:g} s")
+            if now > self._deadline:
+                raise PeerTimeoutError(
+                    f"Endpoint {self._peer.uuid}: {self._key!r} did not come in time.",
+                    peer=self._peer.uuid,
+                )
+            if self._ranges and len(self._workers) < self._settings.max_lanes:
+                rate = (total - last) / max(1e-6, now - begun)
+                if rate > best * _WORTH:
+                    best = rate
+                    self._add_worker()
+            begun, last = now, total
+
+    def _look(self) -> None:
+        """Note what came since the last look; the lanes' threads count it."""
+        seen = 0
+        for call, lane in tuple(self._current.items()):
+            lane.post(partial(call.look, lane))
+            seen += call.seen
+        if seen != self._seen:
+            self._moved = time.monotonic()
+        self._seen = seen
+
+    def _lost(self, why: str) -> PeerError:
+        return PeerLostError(
+            f"Endpoint {self._peer.uuid} was lost while it sent {self._key!r}: {why}",
+            peer=self._peer.uuid,
+        )
