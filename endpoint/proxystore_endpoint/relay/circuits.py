@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from proxystore_endpoint.relay.messages import OVERHEAD, Data
+from proxystore_endpoint.limits import KIB
+from proxystore_endpoint.relay.messages import Data
 
 if TYPE_CHECKING:
     from proxystore_endpoint.relay.port import Port
 
-QUANTUM = 256 * 1024 + OVERHEAD
+QUANTUM = 64 * KIB
 """What a source may send to one receiver before it is the next one's turn."""
 
 

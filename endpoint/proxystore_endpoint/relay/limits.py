@@ -83,9 +83,11 @@ class Bucket:
         self.updated: float | None = None
 
     def _fill(self, now: float) -> None:
-        if self.updated is not None and now > self.updated:
+        if self.updated is None:
+            self.updated = now
+        elif now > self.updated:
             self.tokens = min(self.burst, self.tokens + (now - self.updated) * self.rate)
-        self.updated = now
+            self.updated = now
 
     def take(self, now: float, tokens: float = 1.0) -> bool:
         """Take tokens if they are there; tell whether they were."""
