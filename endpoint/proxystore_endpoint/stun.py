@@ -144,8 +144,9 @@ async def resolve(servers: Iterable[Address], timeout: float) -> dict[Address, A
 class StunSocket(asyncio.DatagramProtocol):
     """A UDP socket that asks STUN servers; use `StunSocket.open()`, and close it."""
 
+    _transport: asyncio.DatagramTransport  # from `open`
+
     def __init__(self) -> None:
-        self._transport: asyncio.DatagramTransport | None = None
         self._waiting: dict[bytes, asyncio.Future[tuple[Address, Address | None, Address]]] = {}
 
     @classmethod
@@ -156,15 +157,11 @@ class StunSocket(asyncio.DatagramProtocol):
             OSError: The address is not ours, or taken.
         """
         loop = asyncio.get_running_loop()
-        _, protocol = await loop.create_datagram_endpoint(
+        transport, protocol = await loop.create_datagram_endpoint(
             cls, local_addr=(host, port), family=socket.AF_INET
         )
+        protocol._transport = transport
         return protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101 - for the type checker
-        self._transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """Take an answer to a request of ours; drop all else."""
@@ -182,7 +179,6 @@ class StunSocket(asyncio.DatagramProtocol):
     @property
     def address(self) -> Address:
         """Where the socket is bound."""
-        assert self._transport is not None  # noqa: S101 - for the type checker
         host, port = self._transport.get_extra_info("sockname")[:2]
         return host, port
 
@@ -199,7 +195,6 @@ class StunSocket(asyncio.DatagramProtocol):
         Returns:
             Its answer, or `None` if there was none within `timeout` seconds.
         """
-        assert self._transport is not None  # noqa: S101 - for the type checker
         loop = asyncio.get_running_loop()
         transaction = secrets.token_bytes(12)
         future = self._waiting[transaction] = loop.create_future()
@@ -221,8 +216,7 @@ class StunSocket(asyncio.DatagramProtocol):
 
     def close(self) -> None:
         """Close the socket."""
-        if self._transport is not None:
-            self._transport.close()
+        self._transport.close()
 
 
 async def first_to_answer(servers: Iterable[Address], timeout: float) -> Address | None:

@@ -196,7 +196,7 @@ class DataChannelPipe:
 
     async def _wait_for_room(self, nbytes: int) -> RTCDataChannel:
         while True:
-            channel = self._open_channel()
+            channel = self._open_channel(to_write=True)
             if self._credit >= nbytes and channel.bufferedAmount <= SEND_AHEAD:
                 return channel
             self._room.clear()
@@ -215,9 +215,11 @@ class DataChannelPipe:
         message = self._messages.popleft()
         self._held -= len(message)
         self._handed_on += len(message)
-        if self._handed_on >= WINDOW // 8 and not self._ended.is_set():
-            self._open_channel().send(_CREDIT + _CREDIT_BODY.pack(self._handed_on))
-            self._handed_on = 0
+        if self._handed_on >= WINDOW // 8:
+            with contextlib.suppress(PipeClosedError):  # told when there is nothing left to read
+                channel = self._open_channel(to_write=True)
+                channel.send(_CREDIT + _CREDIT_BODY.pack(self._handed_on))
+                self._handed_on = 0
         return message
 
     async def close(self) -> None:
@@ -250,6 +252,8 @@ class DataChannelPipe:
             self._credit += _CREDIT_BODY.unpack(body)[0]
             self._room.set()
             return
+        if self._ended.is_set():
+            return
         self._held += len(body)
         if kind not in (_MORE, _LAST) or self._held > WINDOW:
             self._end("the peer sent what it may not")
@@ -275,7 +279,10 @@ class DataChannelPipe:
             for event in (self._ended, self._opened, self._arrived, self._room):
                 event.set()
 
-    def _open_channel(self) -> RTCDataChannel:
-        if self._channel is None or self._ended.is_set():
+    def _open_channel(self, *, to_write: bool = False) -> RTCDataChannel:
+        channel = self._channel
+        if channel is None or self._ended.is_set():
             raise PipeClosedError(f"WebRTC: {self._why or 'not connected yet'}.")
-        return self._channel
+        if to_write and channel.readyState != "open":  # what is on its way can still be read
+            raise PipeClosedError("WebRTC: the peer is closing the channel.")
+        return channel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -17,6 +18,8 @@ KEEP_ANSWER: Final = 300.0
 """Seconds that the server which answered is used without asking again."""
 KEEP_SILENCE: Final = 30.0
 """Seconds that none is used after none answered."""
+
+_TURN: Final = re.compile(r"turns?:[^?:/]+(:[0-9]+)?(\?transport=(udp|tcp))?")
 
 
 class IceServer(Protocol):
@@ -43,7 +46,7 @@ class IceServers:
     side by side here, at most once in a while, and it gets the address of one that answered.
 
     Args:
-        servers: From the configuration; `None` for public STUN servers, empty for none at all.
+        servers: URLs, or what the configuration has; `None` for public STUN servers, empty for none at all.
 
     Attributes:
         stun: Addresses of the STUN servers.
@@ -53,7 +56,7 @@ class IceServers:
         EndpointConfigError: A URL is malformed.
     """
 
-    def __init__(self, servers: Sequence[IceServer] | None = None) -> None:
+    def __init__(self, servers: Sequence[IceServer | str] | None = None) -> None:
         self.stun: list[Address] = []
         self.turn: tuple[str, str | None, str | None] | None = None
         self._lock = asyncio.Lock()
@@ -62,13 +65,21 @@ class IceServers:
         if servers is None:
             self.stun = [parse_url(url) for url in PUBLIC_STUN_SERVERS]
         for server in servers or ():
+            if isinstance(server, str):
+                self._add(server, None, None)
+                continue
             for url in [server.urls] if isinstance(server.urls, str) else server.urls:
-                self._add(url, server)
+                self._add(url, server.username, server.credential)
 
-    def _add(self, url: str, server: IceServer) -> None:
+    def _add(self, url: str, username: str | None, credential: str | None) -> None:
         if url.startswith(("turn:", "turns:")):
+            if not _TURN.fullmatch(url):
+                raise EndpointConfigError(
+                    f"A TURN server is turn:host[:port][?transport=tcp], not {url!r}.",
+                    field="relay.ice_servers",
+                )
             if self.turn is None:  # aioice uses one
-                self.turn = url, server.username, server.credential
+                self.turn = url, username, credential
             return
         try:
             self.stun.append(parse_url(url))

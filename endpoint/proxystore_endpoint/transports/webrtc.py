@@ -37,7 +37,7 @@ __all__ = ["ANSWER", "OFFER", "IceServers", "Signal", "answer", "offer", "read_s
 TIMEOUT: Final = 15.0
 """Seconds until there is a connection, or there will be none."""
 
-Servers = IceServers | Sequence[IceServer] | None
+Servers = IceServers | Sequence[IceServer | str] | None
 
 
 async def offer(
