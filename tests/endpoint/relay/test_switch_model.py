@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from proxystore_endpoint.exceptions import RelayMessageError
 from proxystore_endpoint.limits import KIB, MIB
 from proxystore_endpoint.relay import messages as m
@@ -50,6 +50,14 @@ class Clients(RuleBasedStateMachine):
         self.letters = {port.uuid: letter for letter, port in self.rig.ports.items()}
         self.asked: dict[tuple[str, int], tuple[str, int]] = {}
         self.counter = 0
+
+    @initialize()
+    def begin(self) -> None:
+        for opener, other in ("ab", "bc", "ac"):
+            self.open(opener, other)
+        for letter in LETTERS * 2:
+            self.hear(letter, 20)
+        assert len(self.ends) == 6
 
     @rule(opener=st.sampled_from(LETTERS), other=st.sampled_from(LETTERS))
     def open(self, opener: str, other: str) -> None:
@@ -99,19 +107,18 @@ class Clients(RuleBasedStateMachine):
                 assert isinstance(message, m.Signalled), message
 
     @precondition(lambda self: self.ends)
-    @rule(data=st.data(), size=st.sampled_from([0, 1, 5000, 65536, 262144]))
-    def send(self, data: st.DataObject, size: int) -> None:
+    @rule(data=st.data(), sizes=st.lists(st.sampled_from([1, 5000, 65536, 262144]), min_size=1))
+    def send(self, data: st.DataObject, sizes: list[int]) -> None:
         key = data.draw(st.sampled_from(sorted(self.ends)))
         end = self.ends[key]
-        if end.closed or end.ended or end.credit < m.cost(size):
-            return
-        self.counter += 1
-        payload = (b"%d " % self.counter).ljust(size, b".")[: max(size, 1)]
-        end.credit -= m.cost(len(payload))
-        if end.credit < 0:
-            return
-        end.sent.append(payload)
-        self.rig.say(key[0], m.encode_data(key[1], payload))
+        for size in sizes:
+            self.counter += 1
+            payload = (b"%d " % self.counter).ljust(size, b".")
+            if end.closed or end.ended or end.credit < m.cost(len(payload)):
+                return
+            end.credit -= m.cost(len(payload))
+            end.sent.append(payload)
+            self.rig.say(key[0], m.encode_data(key[1], payload))
 
     @precondition(lambda self: self.ends)
     @rule(data=st.data())
