@@ -73,6 +73,8 @@ class Broker:
             "loopback_users = none\n"
             # Below this much free disk it would stop taking messages; the default is 50 MB.
             "disk_free_limit.absolute = 10MB\n"
+            # A log for queues that are not used here, written in full at the start: 512 MB.
+            "raft.wal_max_size_bytes = 1000000\n"
         )
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),

@@ -16,7 +16,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from globus_compute_common import messagepack
-from globus_compute_common.messagepack.message_types import Result, Task
+from globus_compute_common.messagepack.message_types import (
+    EPStatusReport,
+    Result,
+    ResultErrorDetails,
+    Task,
+)
 from globus_compute_sdk.serialize import ComputeSerializer
 
 LIMIT = 10 * 1024 * 1024  # bytes of a submission, as the SDK's documentation gives it
@@ -105,6 +110,7 @@ class Traffic:
 class Record:
     """What is known of a task."""
 
+    endpoint_id: str
     group_id: str
     queued: bool
     status: str = "waiting-for-ep"
@@ -190,10 +196,21 @@ class Service:
         return found
 
     def beat(self, body: bytes) -> None:
-        """Take the heartbeat of an endpoint."""
+        """Take the heartbeat of an endpoint; one that tells of an error ends its open tasks."""
         report = messagepack.unpack(body)
-        known = self._endpoints.get(str(getattr(report, "endpoint_id", "")))
-        if known is not None:
+        if not isinstance(report, EPStatusReport):
+            return
+        endpoint_id = str(report.endpoint_id)
+        known = self._endpoints.get(endpoint_id)
+        error = report.global_state.get("error")
+        if error:
+            with self._lock:
+                names = [n for n, t in self._tasks.items() if t.endpoint_id == endpoint_id]
+            for name in names:
+                details = ResultErrorDetails(code="ENDPOINT_FAILED", user_message=error)
+                result = Result(task_id=uuid.UUID(name), data=error, error_details=details)
+                self.finish(messagepack.pack(result))
+        elif known is not None:
             known.beats += 1
 
     # Tasks
@@ -233,8 +250,9 @@ class Service:
                 body = messagepack.pack(
                     Task(task_id=task_id, task_buffer=codes[function_id] + payload)
                 )
+                queued = bool(data.get("create_queue"))
                 with self._lock:
-                    self._tasks[str(task_id)] = Record(group_id, bool(data.get("create_queue")))
+                    self._tasks[str(task_id)] = Record(target, group_id, queued)
                     self.traffic.tasks += 1
                     self.traffic.task_bytes += len(body)
                 its = {"function_uuid": function_id, "task_uuid": str(task_id), **headers}

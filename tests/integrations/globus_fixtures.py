@@ -6,6 +6,7 @@ A test module asks for these with `pytest_plugins = ["tests.integrations.globus_
 from __future__ import annotations
 
 import gc
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from examples.compute_stack.endpoints import CoreEndpoint, UserEndpoint
+from examples.compute_stack.engines import engine
 from examples.compute_stack.stack import Stack
 from proxystore_core.store import Store
 from tests.conftest import ROOT, wait_until
@@ -44,8 +46,15 @@ def htex(stack: Stack) -> Iterator[UserEndpoint]:
 
 @pytest.fixture(scope="session")
 def core(stack: Stack) -> Iterator[CoreEndpoint]:
-    """Configure and start a core endpoint: tier 3."""
-    endpoint = stack.core_endpoint("htex")
+    """Configure and start a core endpoint: tier 3; users may ask for threads as workers."""
+    threads, htex = (
+        json.dumps({"engine": engine(kind), "heartbeat_period": 5}) for kind in ("threads", "htex")
+    )
+    template = (
+        "{% if threads is defined %}" + threads + "{% elif broken is defined %}{{ nobodys }}"
+        "{% else %}" + htex + "{% endif %}"
+    )
+    endpoint = stack.core_endpoint(template=template)
     yield endpoint
     endpoint.close()
 

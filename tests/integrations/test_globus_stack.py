@@ -138,6 +138,14 @@ def test_a_core_endpoint_starts_user_endpoints(stack: Stack, core: CoreEndpoint)
     assert pid in core.pids()
 
 
+def test_a_user_endpoint_that_cannot_start_fails_its_tasks(
+    stack: Stack, core: CoreEndpoint
+) -> None:
+    with stack.executor(core.id, user_endpoint_config={"broken": True}) as executor:
+        error = executor.submit(double, 1).exception(PATIENCE)
+    assert "'nobodys' is undefined" in str(error)
+
+
 def test_source_and_batches_and_groups(stack: Stack, threads: UserEndpoint) -> None:
     client = stack.client()
     source = "def thrice(x):\n    return 3 * x\n"
