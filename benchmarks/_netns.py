@@ -14,12 +14,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-PACKAGES = {
-    "ip": "iproute2",
-    "iptables": "iptables",
-    "nsenter": "util-linux",
-    "unshare": "util-linux",
-}
+PACKAGES = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux"}
 _HOLD = ("sh", "-c", "echo held; exec cat >/dev/null")  # `cat` ends with its standard input
 
 
@@ -86,10 +81,18 @@ class Namespace:
 
 
 class Namespaces:
-    """Namespaces that go together; close it, or use it as a context manager."""
+    """Namespaces that go together; close it, or use it as a context manager.
 
-    def __init__(self) -> None:
-        missing = sorted({PACKAGES[tool] for tool in PACKAGES if shutil.which(tool) is None})
+    Args:
+        packages: Further programs that will be run in them, and the packages that bring those.
+
+    Raises:
+        NamespaceError: A program is missing.
+    """
+
+    def __init__(self, **packages: str) -> None:
+        needed = PACKAGES | packages
+        missing = sorted({needed[tool] for tool in needed if shutil.which(tool) is None})
         if missing:
             raise NamespaceError(
                 f"missing programs; install them: apt-get install {' '.join(missing)}"

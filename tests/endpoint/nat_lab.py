@@ -59,7 +59,7 @@ class NatLab:
     """
 
     def __init__(self, sites: Mapping[str, Kind], *, udp: bool = True) -> None:
-        self._spaces = Namespaces()
+        self._spaces = Namespaces(iptables="iptables")
         self._servers: list[subprocess.Popen[bytes]] = []
         self.hosts: dict[str, Namespace] = {}
         try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks._webrtc_peer import OURS, Ends
-from tests.endpoint.nat_lab import KINDS, MIDDLE, STUN_URL, Kind, NatLab
+from tests.endpoint.nat_lab import KINDS, STUN_URL, Kind, NatLab
 
 SITES: dict[str, Kind] = {f"{side}-{kind}": kind for side in "ab" for kind in KINDS}
 PUNCHABLE = [

@@ -46,7 +46,8 @@ class IceServers:
     side by side here, at most once in a while, and it gets the address of one that answered.
 
     Args:
-        servers: URLs, or what the configuration has; `None` for public STUN servers, empty for none at all.
+        servers: URLs, or what the configuration has; `None` for public STUN servers, empty for
+            none at all.
 
     Attributes:
         stun: Addresses of the STUN servers.
