@@ -261,7 +261,9 @@ class Incoming(Machine):
         if stream.sending:
             self._stop_asking(stream, Status.CANCELLED)
         if not stream.drained:
-            self._events.append(RequestFailed(stream.number, end.status, end.detail, stream.taken))
+            self._events.append(
+                RequestFailed(stream.number, end.status, end.detail, self._progress(stream))
+            )
         self._streams.remove(stream)
         return False
 
@@ -274,7 +276,9 @@ class Incoming(Machine):
         cancel = decode(Cancel, frame.body)
         stream.receiving = False
         if stream.sending:
-            self._events.append(RequestCancelled(stream.number, cancel.status, stream.taken))
+            self._events.append(
+                RequestCancelled(stream.number, cancel.status, self._progress(stream))
+            )
             self._stop_answering(stream, Status.CANCELLED)
         self._streams.remove(stream)
         return False

@@ -239,6 +239,7 @@ class Machine:
             self._check_over(stream)
 
     def _forget(self, stream: Stream) -> None:
+        stream.sink = None
         if self._body is stream:
             self._inbox.forget()
 
@@ -281,9 +282,9 @@ class Machine:
         self._events.append(RequestCancelled(stream.number, Status.TIMEOUT, received))
 
     def _progress(self, stream: Stream) -> int:
-        if stream.drained or self._body is not stream:
-            return stream.taken
-        return stream.taken + self._inbox.filled
+        if stream.sink is None:
+            return 0
+        return stream.taken + (self._inbox.filled if self._body is stream else 0)
 
     def _check_over(self, stream: Stream) -> None:
         if not stream.receiving and not stream.sending:

@@ -250,7 +250,7 @@ def test_memory_that_was_given_out_stays_the_streams_until_it_is_told() -> None:
     pair.up.collect()
     pair.up.deliver(0.0, pair.server.serve)
     pair.down.collect()
-    pair.down.deliver(0.0, pair.client.serve, 100_000)
+    pair.down.deliver(0.0, pair.client.serve, 100_000)  # within the first frame
     client = pair.client.connection
     assert client.filling is None
     view = client.buffer()
@@ -261,7 +261,10 @@ def test_memory_that_was_given_out_stays_the_streams_until_it_is_told() -> None:
     del pair.down.waiting[:1000]
     assert client.received(1000, 0.0) == []
     assert client.filling is None
+    assert not client.bulk
+    before = bytes(pair.client.sinks[stream])
     pair.flow()
+    assert bytes(pair.client.sinks[stream]) == before
     assert client.error is None
     assert client.outgoing == 0
 
@@ -327,6 +330,21 @@ def test_an_answer_can_be_broken_off() -> None:
     assert pair.client.events[-1] == ResponseReceived(
         unanswered, Response(status="error", detail="no")
     )
+
+
+def test_a_body_that_goes_out_stops_when_the_answer_is_broken_off() -> None:
+    pair = Pair()
+    client, server = pair.client.connection, pair.server.connection
+    request = Request(op="put", key="k", nbytes=len(BLOB))
+    stream = client.request(request, now=0.0, body=BLOB)
+    pair.up.collect()
+    pair.up.deliver(0.0, pair.server.note)
+    server.respond(stream, Response(nbytes=10), b"abc")
+    server.abort(stream)
+    pair.flow()
+    assert pair.client.events[-1] == RequestFailed(stream, "error", "", 0)
+    assert client.outgoing == server.incoming == 0
+    assert client.error is server.error is None
 
 
 def test_a_deadline_ends_a_request_on_both_sides() -> None:
