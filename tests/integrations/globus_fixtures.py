@@ -11,10 +11,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from examples.compute_stack.endpoints import CoreEndpoint, UserEndpoint
 from examples.compute_stack.engines import engine
+from examples.compute_stack.processes import running
 from examples.compute_stack.stack import Stack
 from proxystore_core.store import Store
 from tests.conftest import ROOT, wait_until
@@ -41,7 +43,9 @@ def htex(stack: Stack) -> Iterator[UserEndpoint]:
     """Start a user endpoint with the engine of real ones: tier 2."""
     endpoint = stack.user_endpoint("htex", max_retries_on_system_failure=1)
     yield endpoint
+    started = [psutil.Process(pid) for pid in endpoint.pids()]
     endpoint.close()
+    assert not any(map(running, started)), "processes left"
 
 
 @pytest.fixture(scope="session")
