@@ -263,6 +263,8 @@ class RelayClient:
                 f"The relay {self.address} does not answer within {self._connect_timeout:g} s.",
                 address=self.address,
             ) from error
+        except RelayError:  # some of them are OSErrors too
+            raise
         except (OSError, WebSocketException) as error:  # refused, 503, a bad certificate …
             raise RelayUnreachableError(
                 f"The relay {self.address} cannot be reached: {error}", address=self.address
