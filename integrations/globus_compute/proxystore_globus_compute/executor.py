@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 import uuid
 from collections import deque
@@ -62,6 +63,7 @@ class ProxyExecutor(Executor):
         self._proxy_batch_bytes = min(to_bytes(batch_bytes), SERVICE_LIMIT)
         self._proxy_chunks: dict[Callable[..., Any], str] = {}
         self._proxy_calls = Calls(used)
+        self._proxy_stopping = False
         super().__init__(*args, **kwargs)
         self.serializer = super().serializer
         self._proxy_books = Books(self._proxy_calls, self.label or type(self).__name__)
@@ -218,7 +220,7 @@ class ProxyExecutor(Executor):
         return future
 
     def _check_running(self) -> None:
-        if self._stopped:
+        if self._stopped or self._proxy_stopping:
             raise RuntimeError(f"{self!r} is shutdown; no new functions may be executed")
 
     def map(
@@ -340,6 +342,11 @@ class ProxyExecutor(Executor):
             wait: Wait for running tasks; else the objects go after the last of them.
             cancel_futures: Cancel tasks that were not sent yet.
         """
+        self._proxy_stopping = True
+        sender = self._task_submitter
+        if not cancel_futures and sender.is_alive() and sender is not threading.current_thread():
+            # The SDK waits for this too, but with a lock that its thread needs to come so far.
+            self._tasks_to_send.join()
         stop: Callable[..., None] = super().shutdown
         stop(wait, cancel_futures=cancel_futures)
         self._proxy_books.end(wait_for_all=wait)

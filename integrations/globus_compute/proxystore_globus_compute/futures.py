@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, InvalidStateError, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any
 
 from globus_compute_sdk.sdk.asynchronous.compute_future import ComputeFuture
@@ -145,7 +146,25 @@ class Pending:
         self.future = self.sent = None
 
 
-class ProxyFuture(ComputeFuture):
+class _Cancellable(ComputeFuture):
+    """A future that may be cancelled while its task runs: what comes back then is dropped."""
+
+    def set_result(self, result: Any) -> None:
+        """Take the result."""
+        with suppress(InvalidStateError):
+            super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Take the error."""
+        with suppress(InvalidStateError):
+            super().set_exception(exception)
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Tell those who wait of a cancellation; again is no error."""
+        return False if self._state == _NOTIFIED else super().set_running_or_notify_cancel()
+
+
+class ProxyFuture(_Cancellable):
     """The future of a task; what is large of its result is a `Proxy`."""
 
     def expect(self, call: Pending) -> None:
@@ -188,16 +207,13 @@ class ProxyFuture(ComputeFuture):
             call.over()
             if sent is not None:
                 sent.cancel()
+                sent.set_running_or_notify_cancel()
             self.set_running_or_notify_cancel()  # nobody else would, and some wait for it
             call.books.done(self)
         return cancelled
 
-    def set_running_or_notify_cancel(self) -> bool:
-        """Tell those who wait of a cancellation; again is no error."""
-        return False if self._state == _NOTIFIED else super().set_running_or_notify_cancel()
 
-
-class _SentFuture(ComputeFuture):
+class _SentFuture(_Cancellable):
     """The future that the SDK has: its threads hold the last ones, so it keeps no result."""
 
     def set_result(self, result: Any) -> None:
