@@ -13,6 +13,7 @@ builtin that a caller would naturally catch. Faults of a channel that
     * `EndpointRunningError` (`RuntimeError`)
     * `EndpointNotRunningError` (`RuntimeError`)
     * `EndpointUnreachableError` (`ConnectorUnavailableError`, a `ConnectionError`)
+        * `EndpointConnectorError`
     * `EndpointTimeoutError` (`TimeoutError`)
     * `AccessDeniedError` (`PermissionError`)
     * `IdentityError`
@@ -124,6 +125,18 @@ class EndpointUnreachableError(EndpointError, ConnectorUnavailableError):
 
     def __init__(self, message: str, *, address: str | None = None) -> None:
         self.address = address
+        super().__init__(message)
+
+
+class EndpointConnectorError(EndpointUnreachableError):
+    """None of the endpoints that a connector may use can be reached.
+
+    Attributes:
+        tried: What was tried, and why each did not work.
+    """
+
+    def __init__(self, message: str, *, tried: dict[str, str] | None = None) -> None:
+        self.tried = {} if tried is None else tried
         super().__init__(message)
 
 

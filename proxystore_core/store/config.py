@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from proxystore_core.connectors.protocols import Connector
-from proxystore_core.exceptions import StoreConfigError
+from proxystore_core.exceptions import MissingExtraError, StoreConfigError
 from proxystore_core.store.types import ConnectorKeyT, DeserializerT, SerializerT
 from proxystore_core.utils.data import readable_to_bytes
 from proxystore_core.utils.imports import get_object_path, import_from_path
@@ -30,6 +30,7 @@ _KNOWN = {
     "shm": _Known(
         "proxystore_core.connectors.shared_memory", "SharedMemoryConnector", "SharedMemoryKey"
     ),
+    "endpoint": _Known("proxystore_endpoint.connector", "EndpointConnector", "EndpointKey"),
 }
 _NAMES = {
     "shared_memory": "shm",
@@ -40,6 +41,7 @@ _NAMES = {
     # A configuration written for ProxyStore means our connector of that name.
     "proxystore.connectors.local.LocalConnector": "local",
     "proxystore.connectors.file.FileConnector": "file",
+    "proxystore.connectors.endpoint.EndpointConnector": "endpoint",
 }
 
 
@@ -55,7 +57,7 @@ class ConnectorConfig:
     """Which connector, and its options.
 
     Attributes:
-        kind: `local`, `file`, `shm` or the path of a class, `package.module.Class`.
+        kind: `local`, `file`, `shm`, `endpoint` or the path of a class, `package.module.Class`.
         options: What the `from_config` of the connector takes: its own `config()`,
             or its constructor's keyword arguments.
     """
@@ -90,11 +92,14 @@ class ConnectorConfig:
 
         Raises:
             StoreConfigError: If `kind` names none.
+            MissingExtraError: If the connector needs packages that are not installed.
         """
         known = _KNOWN.get(self.short_kind())
         path = f"{known.module}.{known.connector}" if known is not None else self.kind
         try:
             found: type[Connector[Any]] = import_from_path(path)
+        except MissingExtraError:
+            raise
         except ImportError as error:
             raise StoreConfigError(
                 f"Unknown connector {self.kind!r} ({error}). Use one of {', '.join(_KNOWN)}, or "

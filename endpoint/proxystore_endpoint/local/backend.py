@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from proxystore_core.exceptions import MissingReason
 from proxystore_endpoint.storage.storage import Storage
-from proxystore_endpoint.storage.types import StoredObject
+from proxystore_endpoint.storage.types import Durability, Stored, StoredObject
 
 
 class Backend(Protocol):
@@ -30,6 +31,23 @@ class Backend(Protocol):
         self, key: str, endpoint_id: str, *, timeout: float | None = None
     ) -> StoredObject | None:
         """Return an object, brought here from its endpoint first if need be; `None` for none."""
+        ...
+
+    async def put(
+        self,
+        key: str,
+        view: memoryview,
+        endpoint_id: str,
+        *,
+        ttl: float | None = None,
+        durability: Durability | None = None,
+        timeout: float | None = None,
+    ) -> Stored:
+        """Store an object at a peer."""
+        ...
+
+    def missing_reason(self, key: str, endpoint_id: str) -> MissingReason:
+        """Say why `get` found no object, as far as it is known."""
         ...
 
     async def exists(self, key: str, endpoint_id: str, *, timeout: float | None = None) -> bool:

@@ -22,6 +22,7 @@ from proxystore_endpoint.storage.types import Durability
 
 _STRIPES = 64
 _TRIES = 32
+_IN_FLIGHT = 256_000_000  # bytes in flight that are allowed by default, however little memory
 
 Size = int | str | None
 
@@ -61,7 +62,7 @@ class Areas:
             self.copies_limit = self.memory.limit // 2 if limit is None else limit
             limit = _size("in_flight_limit", settings.in_flight_limit)
             self.in_flight = Budget(
-                self.memory.limit if limit is None else limit,
+                max(self.memory.limit, _IN_FLIGHT) if limit is None else limit,
                 "for objects that are arriving",
                 "Try again when some have arrived.",
             )

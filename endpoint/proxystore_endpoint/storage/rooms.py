@@ -120,6 +120,11 @@ class Room:
         """The writable memory that becomes the object."""
         return self.place.buffer
 
+    @property
+    def path(self) -> str:
+        """The file that may be filled instead, where it lies in one; `''` elsewhere."""
+        return str(self.place.path) if isinstance(self.place, OnDisk) else ""
+
     def publish(
         self, *, ttl: float | None = None, durability: Durability | None = None, etag: str = ""
     ) -> Stored:

@@ -41,7 +41,7 @@ class Storage(Writing, Reading):
             within `memory_quota`; by default half of that. They go first when room is needed.
         object_limit: Most bytes of one object; `None` for no limit but the quotas.
         in_flight_limit: Most bytes that may be reserved and not yet published; by
-            default the memory quota. A single object may be larger.
+            default the memory quota, 256 MB at least. A single object may be larger.
         disk_quota: Bytes on disk, spilled and durable; by default half of the free space.
         spill_dir: Directory for what does not fit into memory; `None` for no spilling.
         persist_dir: Directory for durable objects; `None` for none.

@@ -16,6 +16,7 @@ from proxystore_endpoint.storage.names import check_key
 from proxystore_endpoint.storage.rooms import InMemory, OnDisk, Room
 from proxystore_endpoint.storage.rows import Row
 from proxystore_endpoint.storage.types import Durability, Stored
+from proxystore_endpoint.storage.views import byte_views
 
 if TYPE_CHECKING:
     from proxystore_core.serialize import BytesLike
@@ -56,8 +57,8 @@ class Writing:
             StorageFullError: There is no room, neither in memory nor on disk.
             DurabilityUnavailableError: It cannot be stored so here.
         """
-        name, views = Name("", check_key(key)), [memoryview(part).cast("B") for part in parts]
-        nbytes = sum(map(len, views))
+        name = Name("", check_key(key))
+        views, nbytes = byte_views(parts)
         self._check_size(nbytes)
         level = self._level(durability)
         deadline = self._deadline(ttl)

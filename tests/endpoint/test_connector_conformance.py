@@ -1,0 +1,57 @@
+"""The conformance class of connectors, against daemons in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from proxystore_core.testing import ConnectorConformance
+from proxystore_endpoint.connector import EndpointConnector
+from tests.endpoint.local.solo import Solo, running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_leaks(watch_leaks: Any) -> Iterator[None]:
+    """Watch the module: a daemon serves all tests of a class."""
+    with watch_leaks():
+        yield
+
+
+@pytest.fixture(scope="class")
+def solo(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Solo]:
+    home = tmp_path_factory.mktemp("home")
+    options = {
+        name: str(home / value) if name.endswith("_dir") else value
+        for name, value in request.cls.options.items()
+    }
+    with running(home, **options) as solo:
+        yield solo
+
+
+class Conformance(ConnectorConformance):
+    options: dict[str, Any]
+
+    @pytest.fixture
+    def connector(self, solo: Solo) -> Iterator[EndpointConnector]:
+        with EndpointConnector([solo.uuid], str(solo.home)) as connector:
+            yield connector
+            for key in connector.keys():
+                connector.evict(key)
+
+
+class TestInMemory(Conformance):
+    options = {"memory_quota": "200 MB"}
+
+
+class TestOnDisk(Conformance):
+    """With so little memory that all but the smallest objects are spilled."""
+
+    options = {"memory_quota": 16_384, "spill_dir": "spill"}
+
+
+class TestDurable(Conformance):
+    options = {"memory_quota": "10 MB", "persist_dir": "persist"}
