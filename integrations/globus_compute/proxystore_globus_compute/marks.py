@@ -58,22 +58,27 @@ def to_marks(value: Any) -> Any:
     return walk(value, mark_of, depth=_DEPTH, only=REFS)
 
 
-def from_marks(value: Any, only: Channel | None = None) -> Any:
+def from_marks(value: Any, only: Channel | None = None) -> tuple[Any, bool]:
     """Put references in the place of marks.
 
     Args:
         value: What JSON gives: lists, dictionaries and what is no container.
         only: Leave marks of other stores than this one as they are.
+
+    Returns:
+        The new value, and whether there was a mark.
     """
     cls = type(value)
     if cls is list:
-        return [from_marks(item, only) for item in value]
+        items = [from_marks(item, only) for item in value]
+        return [new for new, _ in items], any(marked for _, marked in items)
     if cls is not dict:
-        return value
+        return value, False
     if value.get(KEY) == VERSION and value.keys() == _FIELDS:
         ref = _ref(value)
-        return ref if only is None or ref.channel is only else value
-    return {key: from_marks(item, only) for key, item in value.items()}
+        return (ref, True) if only is None or ref.channel is only else (value, False)
+    named = {key: from_marks(item, only) for key, item in value.items()}
+    return {key: new for key, (new, _) in named.items()}, any(m for _, m in named.values())
 
 
 _FIELDS = {KEY, "store", "key", "nbytes", "info"}
@@ -115,8 +120,8 @@ def _open(value: Any) -> Any:
 
 
 def _close(value: Any) -> Any:
-    new = from_marks(value)
-    return new if type(new) is Ref or type(new) not in (list, dict) else Packed(new)
+    new, marked = from_marks(value)
+    return Packed(new) if marked and type(new) is not Ref else new
 
 
 class Returned(dict[str, Any]):
@@ -141,5 +146,6 @@ class Returned(dict[str, Any]):
 def returned(value: Any, only: Channel) -> tuple[Any] | None:
     """Return, in a tuple, the result that a `Returned` became as JSON; `None` if it is none."""
     if type(value) is dict and value.get(KEY) == VERSION and value.keys() == {KEY, "result"}:
-        return (from_marks(value["result"], only),)
+        result, marked = from_marks(value["result"], only)
+        return (result,) if marked else None
     return None

@@ -116,8 +116,8 @@ def _blame(
     def dump(value: Any) -> str:
         try:
             return serializer.serialize([value])  # in a list: a callable would count as code
-        except Exception as error:
-            raise SerializationError(_reason(error)) from error
+        except Exception as error:  # noqa: BLE001  # whatever the strategies raise
+            raise SerializationError(str(error)) from (error.__cause__ or error)
 
     arguments: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
     for where, value in arguments:
@@ -129,11 +129,6 @@ def _blame(
             raise argument_error(
                 func or _unknown, where, value, cause, task=task, dump=dump
             ) from cause
-
-
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__
-    return str(error) if cause is None else f"{type(cause).__name__}: {cause}"
 
 
 def _unknown(*args: Any, **kwargs: Any) -> NoReturn:
