@@ -81,7 +81,7 @@ class NatLab:
         outer = self._spaces.add(name if kind == "open" else f"router of {name}")
         self._spaces.wire(outer, "wan", self.middle, f"site{number}")
         self.middle.run("ip", "link", "set", f"site{number}", "master", "net")
-        outer.run("ip", "addr", "add", f"{public}/24", "dev", "wan")
+        outer.script(f"ip addr add {public}/24 dev wan\nip route add default via {MIDDLE} dev wan")
         if kind == "open":
             if not udp:
                 outer.script("iptables -A OUTPUT -o wan -p udp -j DROP")

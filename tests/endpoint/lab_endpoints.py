@@ -1,0 +1,121 @@
+"""Real endpoints at the sites of the NAT laboratory, and a real relay in its middle."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from proxystore_endpoint.cli import main
+from proxystore_endpoint.config import read_config
+from proxystore_endpoint.local.client import LocalClient
+from proxystore_endpoint.running import read_running
+
+from tests.conftest import wait_until
+from tests.endpoint.nat_lab import MIDDLE, STUN_URL, NatLab
+
+RELAY_PORT = 8700
+START_TIMEOUT = 60.0  # seconds; several processes start at once
+_RELAY = "import sys; from proxystore_endpoint.relay.cli import main; sys.exit(main())"
+
+
+class LabEndpoints:
+    """An endpoint at each site of a laboratory, named as the site; each lets all others read.
+
+    Use `running`. The control sockets are files, so that they are reached from outside
+    of the namespaces.
+
+    Args:
+        lab: The laboratory.
+        home: Directory for the endpoints' configurations.
+
+    Attributes:
+        ids: Id of each endpoint.
+        clients: A client of each endpoint.
+    """
+
+    def __init__(self, lab: NatLab, home: Path) -> None:
+        self._lab = lab
+        self._home = home
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.ids: dict[str, str] = {}
+        self.clients: dict[str, LocalClient] = {}
+
+    def configure(self) -> None:
+        """Make the endpoints."""
+        relay = ("--relay-address", f"ws://{MIDDLE}:{RELAY_PORT}", "--ice-server", STUN_URL)
+        for name in self._lab.hosts:
+            self._command("configure", name, *relay)
+            self.ids[name] = read_config(self._home / name).uuid
+        for name in self.ids:
+            for other in self.ids.values():
+                if other != self.ids[name]:
+                    self._command("grant", name, other, "--rights", "read")
+
+    def _command(self, *argv: str) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            status = main(argv)
+        assert status == 0, argv
+
+    def start(self) -> None:
+        """Start the relay and the endpoints, and wait until all of them are registered."""
+        where = ("--host", MIDDLE, "--port", str(RELAY_PORT), "--log-level", "INFO")
+        relay = self._home / "relay.log"
+        self._spawn(self._lab.middle, relay, "-c", _RELAY, *where)
+        assert wait_until(lambda: self._listens(), START_TIMEOUT), relay.read_text()
+        for name, host in self._lab.hosts.items():
+            log = self._home / f"{name}.log"
+            self._spawn(host, log, "-m", "proxystore_endpoint", "start", name, "--no-detach")
+        for name in self.ids:
+            log = self._home / f"{name}.log"
+            there = wait_until(lambda log=log: "Registered at" in log.read_text(), START_TIMEOUT)
+            assert there, log.read_text()
+            running = read_running(self._home / name)
+            assert running is not None
+            client = self.clients[name] = LocalClient(running.control)
+            client.put("first", [b"it opens the endpoint's memory, which stays open"])
+            client.evict("first", self.ids[name])
+
+    def _listens(self) -> bool:
+        return f":{RELAY_PORT} " in self._lab.middle.run("ss", "-Hltn")
+
+    def _spawn(self, where: Any, log: Path, *argv: str) -> None:
+        with log.open("wb") as output:
+            self._processes.append(where.popen(sys.executable, *argv, stdout=output, stderr=output))
+
+    def peer(self, name: str, other: str) -> dict[str, Any]:
+        """Return what an endpoint says of another one; empty if it does not know it."""
+        peers = self.clients[name].status()["peers"]
+        return next((peer for peer in peers if peer["uuid"] == self.ids[other]), {})
+
+    def stop(self) -> None:
+        """Stop all of them."""
+        for client in self.clients.values():
+            client.close()
+        for process in reversed(self._processes):  # the relay last
+            process.terminate()
+        for process in self._processes:
+            process.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def running(lab: NatLab, home: Path) -> Iterator[LabEndpoints]:
+    """Run endpoints and a relay in a laboratory, with their files in a directory."""
+    before = os.environ.get("PROXYSTORE_HOME")
+    os.environ["PROXYSTORE_HOME"] = str(home)
+    endpoints = LabEndpoints(lab, home)
+    try:
+        endpoints.configure()
+        endpoints.start()
+        yield endpoints
+    finally:
+        endpoints.stop()
+        if before is None:
+            del os.environ["PROXYSTORE_HOME"]
+        else:
+            os.environ["PROXYSTORE_HOME"] = before

@@ -1,0 +1,78 @@
+"""Two endpoints behind any NATs connect, and by the best path that there is."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+from proxystore_endpoint.storage.names import new_key
+
+from tests.conftest import wait_until
+from tests.endpoint.lab_endpoints import LabEndpoints, running
+from tests.endpoint.nat_lab import KINDS, Kind, NatLab
+
+CONNECT = 5.0  # seconds in which any pair has to be connected
+UPGRADE = 20.0  # seconds in which the best path is found
+SITES: dict[str, Kind] = {f"{side}-{kind}": kind for side in "ab" for kind in KINDS}
+NO_UDP: dict[str, Kind] = {"a-open": "open", "a-cone": "cone", "b-cone": "cone"}
+
+
+def best_path(*kinds: str, udp: bool = True) -> str:
+    if "open" in kinds:  # that side is reachable, whichever of both dials
+        return "tcp"
+    return "webrtc" if udp and kinds == ("cone", "cone") else "relay"
+
+
+@pytest.fixture(scope="module")
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabEndpoints]:
+    with NatLab(SITES) as lab:
+        lab.start_stun()
+        with running(lab, tmp_path_factory.mktemp("lab")) as made:
+            yield made
+
+
+@pytest.fixture(scope="module")
+def endpoints_without_udp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabEndpoints]:
+    with NatLab(NO_UDP, udp=False) as lab:
+        lab.start_stun()
+        with running(lab, tmp_path_factory.mktemp("lab")) as made:
+            yield made
+
+
+def fetch(endpoints: LabEndpoints, here: str, there: str, nbytes: int = 200_000) -> None:
+    """Let one endpoint fetch a new object from another."""
+    key, data = new_key(), os.urandom(nbytes)
+    endpoints.clients[there].put(key, [data])
+    got = endpoints.clients[here].get(key, endpoints.ids[there], timeout=CONNECT)
+    assert got is not None
+    assert bytes(got) == data
+
+
+def check(endpoints: LabEndpoints, here: str, there: str, path: str) -> None:
+    fetch(endpoints, here, there)
+    found = wait_until(lambda: endpoints.peer(here, there).get("path") == path, UPGRADE)
+    assert found, endpoints.peer(here, there)
+    fetch(endpoints, here, there, 2_000_000)
+    assert endpoints.peer(here, there)["path"] == path
+
+
+@pytest.mark.parametrize(("here", "there"), list(itertools.product(KINDS, KINDS)))
+def test_every_pair_connects_by_its_best_path(
+    endpoints: LabEndpoints, here: Kind, there: Kind
+) -> None:
+    check(endpoints, f"a-{here}", f"b-{there}", best_path(here, there))
+
+
+@pytest.mark.parametrize(("here", "there"), list(itertools.permutations(NO_UDP, 2)))
+def test_without_udp_there_is_tcp_or_the_relay(
+    endpoints_without_udp: LabEndpoints, here: str, there: str
+) -> None:
+    path = best_path(NO_UDP[here], NO_UDP[there], udp=False)
+    check(endpoints_without_udp, here, there, path)
+
+
+def test_no_endpoint_ended(endpoints: LabEndpoints) -> None:
+    for name, client in endpoints.clients.items():
+        assert client.status()["uuid"] == endpoints.ids[name]
