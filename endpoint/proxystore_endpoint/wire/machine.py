@@ -320,7 +320,7 @@ class Machine:
         self._outbox.control(frames.GOAWAY, 0, encode(goaway))
 
     def _breach(self, error: ProtocolError) -> None:
-        self._outbox.clear()
+        self._outbox.clear_control()
         version = isinstance(error, VersionError)
         reason = GoAwayReason.VERSION if version else GoAwayReason.PROTOCOL
         self._goodbye(reason, str(error))
@@ -329,6 +329,7 @@ class Machine:
     def _end(self, error: WireError) -> None:
         self.error = error
         detail = str(error)
+        self._outbox.clear_bodies()
         for stream in self._streams:
             if not stream.drained:
                 received = self._progress(stream)
@@ -337,7 +338,7 @@ class Machine:
                     if stream.ours
                     else RequestCancelled(stream.number, LOST, received)
                 )
-            self._outbox.drop(stream)
+            stream.drop()
             self._forget(stream)
             self._streams.remove(stream)
         self._enter(State.ENDED)

@@ -58,11 +58,14 @@ class Outbox:
             self._turns.remove(stream)
         stream.drop()
 
-    def clear(self) -> None:
-        """Send nothing of what waits."""
+    def clear_control(self) -> None:
+        """Send no control frame of those that wait."""
         self._control.clear()
-        self._turns.clear()
         self.waiting = 0
+
+    def clear_bodies(self) -> None:
+        """Send nothing more of any body; the streams themselves must be dropped, too."""
+        self._turns.clear()
 
     def take(self, max_bytes: int | None, done: Callable[[Stream], None]) -> list[BytesLike]:
         """Take what can be sent now.
