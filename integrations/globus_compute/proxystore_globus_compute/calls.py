@@ -108,8 +108,8 @@ class Calls:
         self,
         serializer: ComputeSerializer,
         function_id: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        args: tuple[Any, ...] | list[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
     ) -> Ready:
         """Store what is large of the arguments of a call, and serialize the rest.
 
@@ -123,7 +123,9 @@ class Calls:
         Raises:
             ArgumentSerializationError: If an argument cannot be serialized.
             AutoProxyError: If the session is closed, or came through a fork.
+            TypeError: If the arguments are not a tuple and a dictionary, as the SDK wants them.
         """
+        args, kwargs = _checked(args, kwargs)
         known = self._functions.get(function_id)
         func = known.func if known is not None else None
         name = known.name if known is not None else function_id
@@ -150,6 +152,16 @@ class Calls:
             return self.session.result(Envelope(marked[0]))
         self.session.take_over(value)
         return value
+
+
+def _checked(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if not isinstance(args, list | tuple | None):
+        raise TypeError(f"args must be a tuple, not {type(args).__name__}")
+    if not isinstance(kwargs, dict | None):
+        raise TypeError(f"kwargs must be a dict, not {type(kwargs).__name__}")
+    if kwargs and not all(type(name) is str for name in kwargs):
+        raise TypeError(f"the keys of kwargs must be strings, not {next(iter(kwargs))!r}")
+    return tuple(args or ()), kwargs or {}
 
 
 class _Named:

@@ -147,11 +147,8 @@ class ProxyBatch(Batch):
         """
         lease = Lease()
         given: Any = args
-        right = isinstance(args, list | tuple | None) and isinstance(kwargs, dict | None)
-        if right and type(given) is not ReadyArgs:
-            call = self._proxy_calls.ready(
-                self._serde, str(function_id), tuple(args or ()), dict(kwargs or {})
-            )
+        if type(given) is not ReadyArgs:  # made ready by an executor
+            call = self._proxy_calls.ready(self._serde, str(function_id), args, kwargs)
             args, kwargs, lease = call.args, call.kwargs, call.lease
         super().add(function_id, args, kwargs)
         self.leases[str(function_id)].append(lease)

@@ -189,12 +189,9 @@ class ProxyExecutor(Executor):
             ValueError: If there is no endpoint.
         """
         self._check_running()
-        call = self._ready(function_id, tuple(args or ()), dict(kwargs or {}))
-        return self._enqueue(function_id, call)
+        return self._enqueue(function_id, self._ready(function_id, args, kwargs))
 
-    def _ready(
-        self, function_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Ready | ComputeFuture:
+    def _ready(self, function_id: str, args: Any, kwargs: Any = None) -> Ready | ComputeFuture:
         """Make a call ready to be sent, or the future of one that cannot be."""
         try:
             return self._proxy_calls.ready(self.serializer, str(function_id), args, kwargs)
@@ -286,7 +283,7 @@ class ProxyExecutor(Executor):
     def _submit_all(
         self, function_id: str, calls: Iterable[tuple[Any, ...]]
     ) -> deque[ComputeFuture]:
-        stored = [self._ready(function_id, args, {}) for args in calls]
+        stored = [self._ready(function_id, args) for args in calls]
         return deque([self._enqueue(function_id, call) for call in stored])
 
     def _chunked(self, fn: Callable[..., Any]) -> str:
