@@ -30,6 +30,7 @@ PARTS = {
     "memory": "memory",
     "parsl": "parsl_roundtrip",
     "dask": "dask_roundtrip",
+    "globus": "globus_compute",
     "proxy": "proxy_ops",
     "serialize": "serialize",
     "shared_memory": "shared_memory",
