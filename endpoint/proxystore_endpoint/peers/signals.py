@@ -79,7 +79,7 @@ class Signals:
         self._addresses = addresses
         self._learned = learned
         self._accepted = accepted
-        self._ice_servers = ice_servers
+        self._ice_servers = webrtc.IceServers(ice_servers)  # remembers which one answers
         self._sessions: dict[tuple[UUID, str], Signal] = {}
         self._answered: dict[UUID, float] = {}
 
