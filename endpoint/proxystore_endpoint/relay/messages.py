@@ -123,11 +123,10 @@ class Welcome(_Control, frozen=True, tag="welcome"):
 
 
 class Goodbye(_Control, frozen=True, tag="goodbye"):
-    """The relay ends the connection. `retry_after`: seconds to wait, where it matters."""
+    """The relay ends the connection."""
 
     reason: _Text
     detail: _Text = ""
-    retry_after: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
 
 
 class Pong(_Control, frozen=True, tag="pong"):

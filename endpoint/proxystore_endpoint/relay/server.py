@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 import ssl
 import time
@@ -148,7 +147,7 @@ class RelayServer:
         for port in list(self.switch.ports.values()):
             self.switch.remove(
                 port,
-                m.Goodbye("shutdown", "The relay stops.", round(random.uniform(0, 1), 2)),  # noqa: S311 - spreads the clients' return, guards nothing
+                m.Goodbye("shutdown", "The relay stops."),
                 now=time.monotonic(),
             )
         if self._watch is not None:
@@ -294,15 +293,15 @@ class RelayServer:
                 connection.port = port
                 connection.principal = principal
                 return port
-            goodbye = m.Goodbye("taken", "Another registration of this id is alive.", 30.0)
+            goodbye = m.Goodbye("taken", "Another registration of this id is alive.")
         except RelayMessageError as error:
             goodbye = m.Goodbye("protocol", str(error)[:200])
         except RelayRefusedError as error:
             goodbye = m.Goodbye("refused", str(error)[:200])
         except RelayLimitError as error:
-            goodbye = m.Goodbye("full", str(error)[:200], 5.0)
+            goodbye = m.Goodbye("full", str(error)[:200])
         except (RelayUnreachableError, TimeoutError):
-            goodbye = m.Goodbye("auth", "The relay cannot check credentials now.", 5.0)
+            goodbye = m.Goodbye("auth", "The relay cannot check credentials now.")
         self.switch.counts[f"refused_{goodbye.reason}"] += 1
         await connection.send(m.encode(goodbye), text=True)
         await connection.close(1008, goodbye.reason)

@@ -98,8 +98,9 @@ class Session:
 
     async def open(self, to: UUID, timeout: float) -> RelayPipe:
         """Open a circuit."""
-        pipe = await self._request(lambda number: m.Open(number, to, WINDOW), to, timeout)
-        assert isinstance(pipe, RelayPipe)  # noqa: S101 - for the type checker: see _opened
+        pipe: RelayPipe = await self._request(
+            lambda number: m.Open(number, to, WINDOW), to, timeout
+        )
         return pipe
 
     async def _request(
@@ -111,10 +112,13 @@ class Session:
         number = self._requests
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer, to
+        delivered = False
         try:
             async with asyncio.timeout(timeout):
                 await self._send(m.encode(make(number)))
-                return await answer
+                result = await answer
+            delivered = True
+            return result
         except TimeoutError as error:
             raise PathError(
                 f"Endpoint {to} did not answer through the relay {self._address} within "
@@ -122,15 +126,11 @@ class Session:
                 kind="relay",
             ) from error
         finally:
-            self._waiting.pop(number, None)
-            if answer.done() and not answer.cancelled() and answer.exception() is None:
-                await self._abandon(answer.result())
-
-    async def _abandon(self, result: Any) -> None:
-        """Close a circuit that came just when its asker gave up."""
-        task = asyncio.current_task()
-        if isinstance(result, RelayPipe) and task is not None and task.cancelling():
-            await result.close()
+            del self._waiting[number]
+            if not delivered and answer.done() and not answer.cancelled():
+                late = answer.exception() or answer.result()
+                if isinstance(late, RelayPipe):  # it came just when its asker gave up
+                    await late.close()
 
     async def _send(self, frame: bytes) -> None:
         try:

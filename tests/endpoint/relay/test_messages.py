@@ -37,7 +37,7 @@ FROM_CLIENT = [
 FROM_RELAY = [
     m.Challenge(b"n" * 32, "globus"),
     m.Welcome(ID, "192.0.2.1:4000"),
-    m.Goodbye("replaced", "A newer one.", 30.0),
+    m.Goodbye("replaced", "A newer one."),
     m.Pong(3),
     m.Result(1, "unknown"),
     m.Signalled(ID, RAW),
