@@ -16,6 +16,7 @@ from proxystore_endpoint.config import read_config
 from proxystore_endpoint.local.client import LocalClient
 from proxystore_endpoint.running import read_running
 
+from benchmarks._netns import Namespace
 from tests.conftest import wait_until
 from tests.endpoint.nat_lab import MIDDLE, STUN_URL, NatLab
 
@@ -43,6 +44,7 @@ class LabEndpoints:
         self._lab = lab
         self._home = home
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._relay: subprocess.Popen[bytes] | None = None
         self.ids: dict[str, str] = {}
         self.clients: dict[str, LocalClient] = {}
 
@@ -62,15 +64,26 @@ class LabEndpoints:
             status = main(argv)
         assert status == 0, argv
 
+    def start_relay(self) -> None:
+        """Start the relay, and wait until it listens."""
+        where = ("--host", MIDDLE, "--port", str(RELAY_PORT), "--log-level", "INFO")
+        log = self._home / "relay.log"
+        self._relay = self._spawn(self._lab.middle, log, "-c", _RELAY, *where)
+        assert wait_until(self._listens, START_TIMEOUT), log.read_text()
+
+    def kill_relay(self) -> None:
+        """Kill the relay."""
+        assert self._relay is not None
+        self._relay.kill()
+        self._relay.wait(timeout=10)
+
     def start(self) -> None:
         """Start the relay and the endpoints, and wait until all of them are registered."""
-        where = ("--host", MIDDLE, "--port", str(RELAY_PORT), "--log-level", "INFO")
-        relay = self._home / "relay.log"
-        self._spawn(self._lab.middle, relay, "-c", _RELAY, *where)
-        assert wait_until(lambda: self._listens(), START_TIMEOUT), relay.read_text()
+        self.start_relay()
         for name, host in self._lab.hosts.items():
             log = self._home / f"{name}.log"
-            self._spawn(host, log, "-m", "proxystore_endpoint", "start", name, "--no-detach")
+            command = ("-m", "proxystore_endpoint", "start", name, "--no-detach")
+            self._processes.append(self._spawn(host, log, *command))
         for name in self.ids:
             log = self._home / f"{name}.log"
             there = wait_until(lambda log=log: "Registered at" in log.read_text(), START_TIMEOUT)
@@ -84,9 +97,10 @@ class LabEndpoints:
     def _listens(self) -> bool:
         return f":{RELAY_PORT} " in self._lab.middle.run("ss", "-Hltn")
 
-    def _spawn(self, where: Any, log: Path, *argv: str) -> None:
-        with log.open("wb") as output:
-            self._processes.append(where.popen(sys.executable, *argv, stdout=output, stderr=output))
+    @staticmethod
+    def _spawn(where: Namespace, log: Path, *argv: str) -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return where.popen(sys.executable, *argv, stdout=output, stderr=output)
 
     def peer(self, name: str, other: str) -> dict[str, Any]:
         """Return what an endpoint says of another one; empty if it does not know it."""
@@ -97,9 +111,10 @@ class LabEndpoints:
         """Stop all of them."""
         for client in self.clients.values():
             client.close()
-        for process in reversed(self._processes):  # the relay last
+        processes = [*self._processes, *([self._relay] if self._relay else [])]
+        for process in processes:
             process.terminate()
-        for process in self._processes:
+        for process in processes:
             process.wait(timeout=30)
 
 

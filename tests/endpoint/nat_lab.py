@@ -43,7 +43,7 @@ iptables -P FORWARD DROP
 iptables -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
 iptables -A FORWARD -i lan -o wan -j ACCEPT
 """
-_NO_UDP = "iptables -I FORWARD -p udp -j DROP"
+_DROP = "iptables -I {chain} {what} -j DROP"
 
 
 class NatLab:
@@ -51,14 +51,18 @@ class NatLab:
 
     Args:
         sites: Kind of each site, by name.
-        udp: Whether packets of UDP get through (of open sites: out of the host).
+        udp: Whether packets of UDP get through each site's border.
+        loss: Part of the packets that get lost at each border, at random.
 
     Attributes:
         middle: The namespace of servers that everybody reaches, at `MIDDLE`.
         hosts: The namespace of each site's host.
     """
 
-    def __init__(self, sites: Mapping[str, Kind], *, udp: bool = True) -> None:
+    def __init__(self, sites: Mapping[str, Kind], *, udp: bool = True, loss: float = 0.0) -> None:
+        self._drops = [] if udp else ["-p udp"]
+        if loss:
+            self._drops.append(f"-m statistic --mode random --probability {loss}")
         self._spaces = Namespaces(iptables="iptables")
         self._servers: list[subprocess.Popen[bytes]] = []
         self.hosts: dict[str, Namespace] = {}
@@ -71,25 +75,26 @@ class NatLab:
                 f"ip addr add {MIDDLE_TOO}/24 dev net"
             )
             for number, (name, kind) in enumerate(sites.items()):
-                self.hosts[name] = self._site(name, kind, number, udp)
+                self.hosts[name] = self._site(name, kind, number)
         except BaseException:
             self.close()
             raise
 
-    def _site(self, name: str, kind: Kind, number: int, udp: bool) -> Namespace:
+    def _site(self, name: str, kind: Kind, number: int) -> Namespace:
         public = f"203.0.113.{10 + number}"
         outer = self._spaces.add(name if kind == "open" else f"router of {name}")
         self._spaces.wire(outer, "wan", self.middle, f"site{number}")
         self.middle.run("ip", "link", "set", f"site{number}", "master", "net")
         outer.script(f"ip addr add {public}/24 dev wan\nip route add default via {MIDDLE} dev wan")
+        chains = ("INPUT -i wan", "OUTPUT -o wan") if kind == "open" else ("FORWARD",)
+        drops = [_DROP.format(chain=chain, what=what) for chain in chains for what in self._drops]
         if kind == "open":
-            if not udp:
-                outer.script("iptables -A OUTPUT -o wan -p udp -j DROP")
+            outer.script("\n".join(drops))
             return outer
         host = self._spaces.add(name)
         self._spaces.wire(host, "eth0", outer, "lan")
         random = "--random-fully" if kind == "symmetric" else ""
-        outer.script(_ROUTER.format(lan=LAN_ROUTER, random=random) + ("" if udp else _NO_UDP))
+        outer.script(_ROUTER.format(lan=LAN_ROUTER, random=random) + "\n".join(drops))
         host.script(f"ip addr add {LAN_HOST}/24 dev eth0\nip route add default via {LAN_ROUTER}")
         return host
 

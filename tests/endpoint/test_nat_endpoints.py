@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from proxystore_endpoint.exceptions import EndpointError
 from proxystore_endpoint.storage.names import new_key
 
 from tests.conftest import wait_until
@@ -15,6 +17,7 @@ from tests.endpoint.nat_lab import KINDS, Kind, NatLab
 
 CONNECT = 5.0  # seconds in which any pair has to be connected
 UPGRADE = 20.0  # seconds in which the best path is found
+BACK = 30.0  # seconds in which all is well again once the relay is back
 SITES: dict[str, Kind] = {f"{side}-{kind}": kind for side in "ab" for kind in KINDS}
 NO_UDP: dict[str, Kind] = {"a-open": "open", "a-cone": "cone", "b-cone": "cone"}
 
@@ -41,20 +44,29 @@ def endpoints_without_udp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             yield made
 
 
-def fetch(endpoints: LabEndpoints, here: str, there: str, nbytes: int = 200_000) -> None:
+def fetch(
+    endpoints: LabEndpoints,
+    here: str,
+    there: str,
+    nbytes: int = 200_000,
+    *,
+    timeout: float = CONNECT,
+) -> None:
     """Let one endpoint fetch a new object from another."""
     key, data = new_key(), os.urandom(nbytes)
     endpoints.clients[there].put(key, [data])
-    got = endpoints.clients[here].get(key, endpoints.ids[there], timeout=CONNECT)
+    got = endpoints.clients[here].get(key, endpoints.ids[there], timeout=timeout)
     assert got is not None
     assert bytes(got) == data
 
 
-def check(endpoints: LabEndpoints, here: str, there: str, path: str) -> None:
-    fetch(endpoints, here, there)
+def check(
+    endpoints: LabEndpoints, here: str, there: str, path: str, *, connect: float = CONNECT
+) -> None:
+    fetch(endpoints, here, there, timeout=connect)
     found = wait_until(lambda: endpoints.peer(here, there).get("path") == path, UPGRADE)
     assert found, endpoints.peer(here, there)
-    fetch(endpoints, here, there, 2_000_000)
+    fetch(endpoints, here, there, 2_000_000, timeout=60.0)
     assert endpoints.peer(here, there)["path"] == path
 
 
@@ -73,6 +85,34 @@ def test_without_udp_there_is_tcp_or_the_relay(
     check(endpoints_without_udp, here, there, path)
 
 
-def test_no_endpoint_ended(endpoints: LabEndpoints) -> None:
+def test_live_links_outlive_the_relay(endpoints: LabEndpoints) -> None:
+    """After all pairs are connected: the relay dies, and comes back."""
+    check(endpoints, "a-cone", "b-cone", "webrtc")
+    check(endpoints, "a-open", "b-cone", "tcp")
+    endpoints.kill_relay()
+    fetch(endpoints, "a-cone", "b-cone")
+    fetch(endpoints, "a-open", "b-cone")
+    endpoints.start_relay()
+
+    def relayed() -> bool:
+        try:
+            fetch(endpoints, "a-symmetric", "b-symmetric")
+        except EndpointError:
+            return False
+        return True
+
+    assert wait_until(relayed, BACK)
     for name, client in endpoints.clients.items():
         assert client.status()["uuid"] == endpoints.ids[name]
+    endpoints.kill_relay()  # started in this test, so it ends here
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_every_pair_connects_though_packets_get_lost(tmp_path: Path) -> None:
+    with NatLab(SITES, loss=0.01) as lab:
+        lab.start_stun()
+        with running(lab, tmp_path) as endpoints:
+            for here, there in itertools.product(KINDS, KINDS):
+                path = best_path(here, there)
+                check(endpoints, f"a-{here}", f"b-{there}", path, connect=15.0)
