@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from proxystore_endpoint.connector import EndpointConnector
 
 from proxystore_core.testing import ConnectorConformance
-from proxystore_endpoint.connector import EndpointConnector
 from tests.endpoint.local.solo import Solo, running
 
 
@@ -24,7 +24,7 @@ def solo(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Solo]:
     home = tmp_path_factory.mktemp("home")
-    options = {
+    options: ClassVar = {
         name: str(home / value) if name.endswith("_dir") else value
         for name, value in request.cls.options.items()
     }
@@ -33,7 +33,7 @@ def solo(
 
 
 class Conformance(ConnectorConformance):
-    options: dict[str, Any]
+    options: ClassVar[dict[str, Any]]
 
     @pytest.fixture
     def connector(self, solo: Solo) -> Iterator[EndpointConnector]:
@@ -44,14 +44,14 @@ class Conformance(ConnectorConformance):
 
 
 class TestInMemory(Conformance):
-    options = {"memory_quota": "200 MB"}
+    options: ClassVar = {"memory_quota": "200 MB"}
 
 
 class TestOnDisk(Conformance):
     """With so little memory that all but the smallest objects are spilled."""
 
-    options = {"memory_quota": 16_384, "spill_dir": "spill"}
+    options: ClassVar = {"memory_quota": 16_384, "spill_dir": "spill"}
 
 
 class TestDurable(Conformance):
-    options = {"memory_quota": "10 MB", "persist_dir": "persist"}
+    options: ClassVar = {"memory_quota": "10 MB", "persist_dir": "persist"}

@@ -130,12 +130,12 @@ class LocalClient:
     def _write(self, key: str, views: list[memoryview], nbytes: int) -> bool:
         """Write an object into the memory; tell whether there was room."""
         name = SharedMemoryKey(memory_name(self.endpoint_id, key))
-        for _ in range(_TRIES):
+        for attempt in range(2 * _TRIES):
             try:
                 self._channel.memory.set_parts(name, views)
                 return True
             except StorageFullError:
-                if not self._channel.ask(m.MakeRoom(nbytes), m.Answer).yes:
+                if not self._channel.ask(m.MakeRoom(nbytes, attempt), m.Answer).yes:
                     break
         return False
 

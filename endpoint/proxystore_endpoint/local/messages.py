@@ -54,9 +54,15 @@ class Commit(_Message, frozen=True, tag="commit"):
 
 
 class MakeRoom(_Message, frozen=True, tag="room"):
-    """There was no room in memory for so many bytes: free some."""
+    """There was no room in memory for so many bytes: free some.
+
+    Attributes:
+        nbytes: Bytes that are wanted.
+        attempt: How often it was too little.
+    """
 
     nbytes: int
+    attempt: int = 0
 
 
 class Reserve(_Message, frozen=True, tag="reserve"):

@@ -240,7 +240,7 @@ class _Connection(asyncio.Protocol):
         return stat is not None and stat.durability == "durable"
 
     def make_room(self, request: m.MakeRoom) -> m.Reply:
-        return m.Answer(self._storage.make_room(request.nbytes))
+        return m.Answer(self._storage.make_room(request.nbytes, max(0, min(request.attempt, 8))))
 
     async def reserve(self, request: m.Reserve) -> m.Reply:
         if len(self._rooms) >= _MAX_ROOMS:

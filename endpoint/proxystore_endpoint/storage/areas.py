@@ -22,6 +22,7 @@ from proxystore_endpoint.storage.types import Durability
 
 _STRIPES = 64
 _TRIES = 32
+_OVERHEAD = 2048  # bytes of memory that an object takes beside its own, on average
 _IN_FLIGHT = 256_000_000  # bytes in flight that are allowed by default, however little memory
 
 Size = int | str | None
@@ -56,7 +57,13 @@ class Areas:
         self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
         self.object_limit = _size("object_limit", settings.object_limit)
         memory_quota = _size("memory_quota", settings.memory_quota)
-        self.memory = Memory(endpoint_id, settings.memory_dir, memory_quota, self.drop)
+        self.memory = Memory(
+            endpoint_id,
+            settings.memory_dir,
+            memory_quota,
+            self.drop,
+            lambda: self.index.memory + self.index.count * _OVERHEAD,
+        )
         try:
             limit = _size("copies_quota", settings.copies_quota)
             self.copies_limit = self.memory.limit // 2 if limit is None else limit

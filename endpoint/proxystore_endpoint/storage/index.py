@@ -200,6 +200,11 @@ class Index:
                 return MissingReason.EXPIRED
             return self._reasons.get(key, MissingReason.UNKNOWN)
 
+    @property
+    def count(self) -> int:
+        """Number of all objects."""
+        return len(self._entries)
+
     def all(self) -> list[Entry]:
         """Return all objects, in the order in which they were stored."""
         with self._mutex:

@@ -36,9 +36,11 @@ class Memory:
         directory: str | None,
         quota: int | str | None,
         drop: Callable[[int], bool],
+        used: Callable[[], int],
     ) -> None:
         self._endpoint_id = endpoint_id
         self._drop = drop
+        self._used = used
         self._connector = SharedMemoryConnector(directory, quota=quota, spill=False)
         self.limit = self._connector.usage().limit or 0
         self._strangers: set[str] = set()
@@ -72,12 +74,23 @@ class Memory:
         return self._with_room(lambda: self._connector.reserve(key, nbytes), nbytes)
 
     def _with_room(self, act: Callable[[], _T], nbytes: int) -> _T | None:
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             with contextlib.suppress(StorageFullError):
                 return act()
-            if nbytes > self.limit or not self._drop(nbytes):
+            if not self.make_room(nbytes, attempt):
                 break
         return None
+
+    def make_room(self, nbytes: int, attempt: int = 0) -> bool:
+        """Drop what lies elsewhere too, as little as will do; tell whether there was any.
+
+        Args:
+            nbytes: Bytes that are wanted.
+            attempt: How often it was too little: objects that come at the same time take
+                room as well, and readers keep some.
+        """
+        missing = self._used() + nbytes - self.limit
+        return nbytes <= self.limit and self._drop(max(missing, nbytes * attempt // _TRIES, 1))
 
     def view(self, name: Name) -> memoryview | None:
         """Return the bytes of an object, or `None` where they are not here.

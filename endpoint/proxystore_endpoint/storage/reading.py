@@ -36,7 +36,10 @@ class Reading:
         Raises:
             CorruptObjectError: The stored bytes are damaged.
         """
-        name = Name(origin, check_key(key))
+        found = self._find(Name(origin, check_key(key)))
+        return None if found is None else found[1]
+
+    def _find(self, name: Name) -> tuple[Entry, StoredObject] | None:
         while (entry := self._index.get(name, self._clock.now())) is not None:
             try:
                 found = self._bytes_of(entry)
@@ -46,7 +49,7 @@ class Reading:
                     raise
                 continue  # it was replaced or removed meanwhile
             if found is not None:
-                return found
+                return entry, found
             with self._areas.lock(name):
                 if self._index.peek(name) is entry and not self._here(entry):
                     self._areas.remove(entry, MissingReason.UNKNOWN)
@@ -87,12 +90,12 @@ class Reading:
         Raises:
             CorruptObjectError: The stored bytes are damaged.
         """
-        found = self.open(key, origin=origin)
-        if found is None or found.etag:
-            return None if found is None else found.etag
-        etag = hashlib.sha256(found.view).hexdigest()
-        entry = self._index.peek(Name(origin, key))
-        if entry is not None and entry.stored == self._clock.now() - found.stat.age:
+        opened = self._find(Name(origin, check_key(key)))
+        if opened is None:
+            return None
+        entry, found = opened
+        etag = found.etag or hashlib.sha256(found.view).hexdigest()
+        if not entry.etag and self._index.peek(entry.name) is entry:
             entry.etag = etag
         return etag
 

@@ -222,9 +222,14 @@ class Writing:
                 raise
             return self._settle(entry)
 
-    def make_room(self, nbytes: int) -> bool:
-        """Free memory for a local client that found none; tell whether any was freed."""
-        return nbytes <= self._memory.limit and self._areas.drop(nbytes)
+    def make_room(self, nbytes: int, attempt: int = 0) -> bool:
+        """Free memory for a local client that found none; tell whether any was freed.
+
+        Args:
+            nbytes: Bytes that it wants.
+            attempt: How often it asked before.
+        """
+        return self._memory.make_room(nbytes, attempt)
 
     def _entry(self, name: Name, nbytes: int, deadline: Deadline | None, etag: str = "") -> Entry:
         expires = None if deadline is None else deadline.now
