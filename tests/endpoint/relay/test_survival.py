@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,13 +16,24 @@ from collections.abc import Iterator
 from http import HTTPStatus
 
 import pytest
+from proxystore_endpoint.identity import Identity
 from websockets.asyncio.server import serve
 
 from tests.conftest import wait_until
-from tests.endpoint.relay.support import RelayProcess, relay_process
+from tests.endpoint.relay.support import (
+    RelayProcess,
+    by_hand,
+    client,
+    registered,
+    relay_process,
+)
 
 CLIENTS = 4
 BACK = 15.0  # seconds
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 ENDPOINT = """
 import asyncio, sys
 from proxystore_endpoint.identity import Identity
@@ -55,16 +67,16 @@ def endpoints(address: str) -> Iterator[list[subprocess.Popen[bytes]]]:
                 process.communicate()
 
 
-def registered(relay: RelayProcess) -> int:
+def health(relay: RelayProcess) -> dict[str, int]:
     with urllib.request.urlopen(f"http://127.0.0.1:{relay.port}/health", timeout=10) as answer:
-        clients: int = json.load(answer)["clients"]
-        return clients
+        told: dict[str, int] = json.load(answer)
+        return told
 
 
 def back(relay: RelayProcess) -> float:
     """Seconds until all are registered again."""
     began = time.monotonic()
-    assert wait_until(lambda: registered(relay) == CLIENTS, BACK)
+    assert wait_until(lambda: health(relay)["clients"] == CLIENTS, BACK)
     return time.monotonic() - began
 
 
@@ -132,3 +144,47 @@ def test_endpoints_outlive_a_relay_that_hangs():
             time.sleep(30.0)  # longer than the silence that either side bears
             relay.signal(signal.SIGCONT)
             back(relay)
+
+
+async def crowd(relay: RelayProcess, half_open: int, stalled: int) -> tuple[float, float]:
+    """Connect strangers that stop half way, and clients that read nothing.
+
+    Returns:
+        The seconds until the last of them was dropped, and the slowest percentile of small messages meanwhile.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        one, _, _ = await stack.enter_async_context(client(relay.url))
+        _, identity, inbox = await stack.enter_async_context(client(relay.url))
+        for number in range(half_open):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", relay.port)))
+            sock.sendall((b"", b"GET / HTTP/1.1\r\n", HANDSHAKE)[number % 3])
+        for _ in range(stalled):
+            websocket = await stack.enter_async_context(by_hand(relay.url))
+            await registered(websocket, Identity.generate())
+            websocket.transport.pause_reading()
+        began = time.monotonic()
+        near = await one.open_circuit(identity.uuid)
+        _, far = await inbox.circuits.get()
+        taken = []
+        while (await asyncio.to_thread(health, relay))[
+            "connections"
+        ] > 3:  # our two, and the one that asks
+            assert time.monotonic() - began < 60
+            for _ in range(50):
+                start = time.monotonic()
+                await near.send(bytes(1000))
+                await far.receive()
+                taken.append(time.monotonic() - start)
+                await asyncio.sleep(0.002)
+        assert one.registrations == 1
+        taken.sort()
+        return time.monotonic() - began, taken[int(len(taken) * 0.99)]
+
+
+@pytest.mark.soak
+def test_half_open_and_stalled_clients_are_dropped_and_others_are_served():
+    with relay_process() as relay:
+        dropped, slow = asyncio.run(crowd(relay, 500, 200))
+    print(f"all dropped after {dropped:.1f} s; others' p99 {slow * 1000:.0f} ms")
+    assert dropped < 15.0
+    assert slow < 0.1
