@@ -150,7 +150,8 @@ async def crowd(relay: RelayProcess, half_open: int, stalled: int) -> tuple[floa
     """Connect strangers that stop half way, and clients that read nothing.
 
     Returns:
-        The seconds until the last of them was dropped, and the slowest percentile of small messages meanwhile.
+        The seconds until the last of them was dropped, and the slowest percentile of small
+        messages meanwhile.
     """
     async with contextlib.AsyncExitStack() as stack:
         one, _, _ = await stack.enter_async_context(client(relay.url))
