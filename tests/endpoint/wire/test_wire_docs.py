@@ -28,7 +28,7 @@ def tables(text: str) -> list[str]:
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    found = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| `")]
+    found = [line.strip("|").split("|") for line in text.splitlines()[1:] if line.startswith("| `")]
     return {cells[0].strip(" `"): [cell.strip() for cell in cells[1:]] for cells in found}
 
 
