@@ -6,7 +6,9 @@ A test module asks for these with `pytest_plugins = ["tests.integrations.globus_
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import ExitStack
 from typing import Any
 
@@ -27,7 +29,10 @@ Make = Callable[..., ProxyExecutor]
 @pytest.fixture(scope="module")
 def near() -> Iterator[InProcess]:
     """Start an engine of threads, and what stands in for the service."""
-    with InProcess(ThreadPoolEngine(max_workers=2)) as made:
+    engine = ThreadPoolEngine(max_workers=2)
+    with InProcess(engine) as made:
+        meeting = threading.Barrier(2)  # start both threads before a test is watched
+        wait([engine.executor.submit(meeting.wait) for _ in range(2)])
         yield made
 
 

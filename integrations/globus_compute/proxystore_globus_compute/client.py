@@ -24,8 +24,8 @@ class ProxyClient(Client):
     """A `Client` whose large arguments and results travel by reference.
 
     It is used as the SDK's own, whose arguments it takes too. Arguments are evicted when the
-    result of their task was got; the client, as the SDK's, remembers results, so their objects
-    stay until `forget` or `close`.
+    result of their task was got, and their batch, which may be run again, is gone. The client
+    remembers results, as the SDK's does, so that their objects stay until `forget` or `close`.
 
     Args:
         args: What the SDK's `Client` takes.
