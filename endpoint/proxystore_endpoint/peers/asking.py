@@ -125,10 +125,9 @@ class Asking:
             self._peer.large_body(lane)
         lane.submit(call)
         try:
-            return await asyncio.shield(call.future)
+            return await call.future
         except asyncio.CancelledError:
             lane.cancel(call)
-            # The memory of a body is the caller's again once this returns.
-            await asyncio.wait([call.future], timeout=_LONGEST)
-            call.forget()
+            if body is not None:  # its memory is the caller's again once this returns
+                await call.wait_over(_LONGEST)
             raise

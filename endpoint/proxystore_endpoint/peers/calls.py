@@ -66,6 +66,8 @@ class LoopCall:
         self.response: Response | None = None
         self.problem: Exception | None = None
         self.seen = 0
+        self.over = False  # whether the lane is done with it, and with its memory
+        self._end: asyncio.Future[None] | None = None
         self.future: asyncio.Future[Response] = self._loop.create_future()
 
     def answered(self, response: Response) -> memoryview | None:
@@ -83,10 +85,18 @@ class LoopCall:
         """Note how many bytes of the body came; in the lane's thread."""
         self.seen = lane.progress(self)
 
-    def forget(self) -> None:
-        """Nobody asks how it went any more."""
+    def give_up(self) -> None:
+        """Let who waits go on; the lane may not be done yet."""
+        if not self.future.done():
+            self.future.set_exception(CallFailedError(Status.CANCELLED, "given up", 0))
+
+    async def wait_over(self, timeout: float) -> None:
+        """Wait until the lane is done with it: from then on the memory is free."""
+        if not self.over:
+            self._end = self._loop.create_future()
+            await asyncio.wait([self._end], timeout=timeout)
         if self.future.done() and not self.future.cancelled():
-            self.future.exception()
+            self.future.exception()  # nobody asks any more
 
     def completed(self) -> None:
         """See `lanes.Call`."""
@@ -103,6 +113,9 @@ class LoopCall:
             return
 
     def _set(self, error: Exception | None) -> None:
+        self.over = True
+        if self._end is not None and not self._end.done():
+            self._end.set_result(None)
         if self.future.done():
             return
         if error is not None:

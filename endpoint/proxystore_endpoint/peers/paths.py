@@ -105,24 +105,23 @@ class Paths:
 
         def start(kind: str, work: Awaitable[None]) -> None:
             peer.paths[kind] = "trying"
-            task = asyncio.ensure_future(_limited(work, kind, settings.connect_timeout))
-            attempts[task] = kind
+            limited = _limited(work, kind, settings.connect_timeout)
+            attempts[self._tasks.start(limited, f"{kind}-{peer.uuid}", awaited=True)] = kind
 
-        addresses = self._addresses(peer)
-        if addresses:
-            start("tcp", self._tcp(peer, addresses))
-            await asyncio.wait(attempts, timeout=settings.head_start)
-        else:
-            peer.paths["tcp"] = "no address known"
-        if not any(_won(task) for task in attempts) and not _refusal(attempts):
-            for kind, pipe in self._pipes().items():
-                if RANK[kind] >= below:
-                    continue
-                if isinstance(pipe, str):
-                    peer.paths[kind] = pipe
-                else:
-                    start(kind, self._piped(peer, kind, pipe))
         try:
+            if addresses := self._addresses(peer):
+                start("tcp", self._tcp(peer, addresses))
+                await asyncio.wait(attempts, timeout=settings.head_start)
+            else:
+                peer.paths["tcp"] = "no address known"
+            if not any(_won(task) for task in attempts) and not _refusal(attempts):
+                for kind, pipe in self._pipes().items():
+                    if RANK[kind] >= below:
+                        continue
+                    if isinstance(pipe, str):
+                        peer.paths[kind] = pipe
+                    else:
+                        start(kind, self._piped(peer, kind, pipe))
             await self._first(peer, attempts)
         finally:
             self._leave(peer, attempts)
@@ -153,18 +152,16 @@ class Paths:
         won = min((RANK[kind] for task, kind in attempts.items() if _won(task)), default=None)
         for task, kind in attempts.items():
             if task.done():
-                if not task.cancelled():
-                    task.exception()
-            elif won is None or RANK[kind] > won:
+                continue
+            if won is None or RANK[kind] > won:
                 task.cancel()
                 if peer.paths.get(kind) == "trying":
                     peer.paths[kind] = "not needed"
-                self._tasks.start(_settled(task), f"leave-{kind}-{peer.uuid}")
             else:
                 self._tasks.start(self._late(peer, task, kind), f"late-{kind}-{peer.uuid}")
 
     async def _late(self, peer: Peer, task: asyncio.Task[None], kind: str) -> None:
-        await _settled(task)
+        await asyncio.wait([task])
         if not _won(task):
             peer.paths[kind] = "cancelled" if task.cancelled() else str(task.exception())
 
@@ -219,18 +216,6 @@ async def _limited(work: Awaitable[None], kind: str, timeout: float) -> None:
             await work
     except TimeoutError:
         raise PathError(f"{kind}: not connected within {timeout:g} s", kind=kind) from None
-
-
-async def _settled(task: asyncio.Task[None]) -> None:
-    try:
-        await asyncio.wait([task])
-    except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.wait([task])
-        raise
-    finally:
-        if task.done() and not task.cancelled():
-            task.exception()
 
 
 def _won(task: asyncio.Task[None]) -> bool:

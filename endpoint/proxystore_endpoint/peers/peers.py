@@ -179,11 +179,13 @@ class Peers:
         self._greeter.add(bridge.socket, kind=pipe.kind, remote=pipe.kind, expected=source)
 
     def _known(self, peer: UUID) -> bool:
-        # Members of a group are known only by what they show when they connect.
+        # Members of a group, and who has a ticket, are known only by what they show when they
+        # connect.
         return (
             peer in self.directory
             or self._grants.peer(peer) is not None
             or bool(self._grants.groups())
+            or self._grants.inviting()
         )
 
     # What the greeter calls, in its thread.

@@ -18,11 +18,19 @@ class Tasks:
         self._closed = False
         self.failures = 0
 
-    def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Start a task; once `close` was called it is cancelled at once."""
+    def start(
+        self, work: Coroutine[Any, Any, Any], name: str, *, awaited: bool = False
+    ) -> asyncio.Task[Any]:
+        """Start a task; once `close` was called it is cancelled at once.
+
+        Args:
+            work: What it does.
+            name: Its name, for the log.
+            awaited: Whether somebody looks at how it ends, so that it need not be logged.
+        """
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._seen if awaited else self._done)
         if self._closed:
             task.cancel()
         return task
@@ -33,10 +41,15 @@ class Tasks:
             self.failures += 1
             _log.error("task %s failed", task.get_name(), exc_info=error)
 
+    def _seen(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever awaited it may be gone by now
+
     async def close(self) -> None:
         """Cancel all, and wait for their ends."""
         self._closed = True
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := tuple(self._tasks):  # ends may start others
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)

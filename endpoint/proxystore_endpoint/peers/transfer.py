@@ -34,7 +34,7 @@ from proxystore_endpoint.wire.messages import Op, Request, Response, Status
 _PIECE: Final = 8 << 20  # smallest range that a worker takes when there are several
 _TRIAL: Final = 0.3  # seconds over which a rate is taken before another lane is added
 _WORTH: Final = 1.15  # how much faster another lane must make the whole
-_CHECK: Final = 0.5  # seconds between looks at what gets on
+_STUCK: Final = 2.0  # seconds that a lane's thread may take to let go of our memory
 _AGAIN: Final = 0.25  # pause between two tries to reach a peer that was there just now
 _RETRY: Final = 1.0  # longest pause between two tries that brought nothing
 
@@ -86,7 +86,10 @@ class Transfer:
         self._done = 0  # bytes of ranges that are over
         self._seen = 0  # bytes of ranges under way, at the last look
         self._moved = time.monotonic()  # when bytes came last
-        self._workers: set[asyncio.Task[None]] = set()
+        self._workers: set[asyncio.Task[None]] = set()  # beside the one that runs first
+        self._problem: Exception | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._trial = (0, 0.0)  # bytes at the last look, and the best rate so far
 
     async def run(self) -> Fetched | MissingReason:
         """Fetch it.
@@ -94,24 +97,23 @@ class Transfer:
         Raises:
             PeerError: It did not work; all that was reserved is given back.
         """
-        watcher = asyncio.create_task(self._watch(), name="transfer-watch")
-        self._add_worker()
+        self._timer = self._loop.call_later(_TRIAL, self._tick)
         try:
-            while self._workers:
-                done, _ = await asyncio.wait(
-                    {*self._workers, watcher}, return_when=asyncio.FIRST_COMPLETED
-                )
-                for task in done:
-                    self._workers.discard(task)
-                    await task  # raises what went wrong
+            await self._work()
+            if self._workers:
+                await asyncio.wait(self._workers)
+            if self._problem is not None:
+                raise self._problem
         except _Missing as missing:
-            await self._stop(watcher)
+            await self._stop()
             return missing.reason
-        except BaseException:
-            await self._stop(watcher)
+        except BaseException as error:
+            await self._stop()
+            if self._problem is not None and isinstance(error, CallFailedError):
+                raise self._problem from None
             raise
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
+        finally:
+            self._timer.cancel()
         return self._fetched()
 
     def _fetched(self) -> Fetched:
@@ -122,20 +124,17 @@ class Transfer:
         expires = first.expires_ms / 1000 if first.expires_ms else None
         return Fetched(reservation, first.size, first.etag, expires)
 
-    async def _stop(self, watcher: asyncio.Task[None]) -> None:
+    async def _stop(self) -> None:
         """End all that is under way; only then may the memory go."""
-        for task in (watcher, *self._workers):
-            task.cancel()
-        for call, lane in self._current.items():
+        for worker in self._workers:
+            worker.cancel()
+        calls = tuple(self._current.items())
+        for call, lane in calls:
             lane.cancel(call)
-        results = asyncio.gather(watcher, *self._workers, return_exceptions=True)
-        await asyncio.shield(results)
-        if calls := [call.future for call in self._current]:
-            # A lane that does not even take a cancel is stuck in a system call; its memory
-            # stays mapped through the view that it holds.
-            await asyncio.wait(calls, timeout=2.0)
-        for call in self._current:
-            call.forget()
+        if self._workers:
+            await asyncio.wait(self._workers)
+        for call, _ in calls:
+            await call.wait_over(_STUCK)
         if self._reservation is not None:
             self._reservation.abandon()
 
@@ -144,6 +143,19 @@ class Transfer:
     def _add_worker(self) -> None:
         worker = asyncio.create_task(self._work(), name=f"transfer-{self._key}")
         self._workers.add(worker)
+        worker.add_done_callback(self._worked)
+
+    def _worked(self, worker: asyncio.Task[None]) -> None:
+        if not worker.cancelled() and isinstance(error := worker.exception(), Exception):
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Have all workers end."""
+        if self._problem is None:
+            self._problem = error
+            self._ranges.clear()
+            for call in tuple(self._current):
+                call.give_up()
 
     async def _work(self) -> None:
         fruitless, lost = 0, False
@@ -156,14 +168,15 @@ class Transfer:
                 await self._ask(lane, part)
             except CallFailedError as failure:
                 self._advance(part, failure.received)
+                if self._problem is not None:
+                    raise
                 if part.begin != part.end:
                     self._ranges.appendleft(part)
                 fruitless = 0 if failure.received else fruitless + 1
-                if failure.lost:
-                    lost = True
-                    self._peer.resumed += 1
-                    continue
-                raise_for(self._peer.uuid, failure.status, failure.detail)
+                if not failure.lost:
+                    raise_for(self._peer.uuid, failure.status, failure.detail)
+                lost = True
+                self._peer.resumed += 1
             else:
                 fruitless = 0
 
@@ -191,8 +204,8 @@ class Transfer:
         )
         self._current[call] = lane
         lane.submit(call)
-        # A worker that is cancelled leaves its call to `_stop`, which waits for its end.
-        response = await asyncio.shield(call.future)
+        # A call that is not over stays in the table, so that `_stop` waits for its end.
+        response = await call.future
         self._current.pop(call, None)
         if response.status == Status.MISSING:
             raise _Missing(missing_reason(response))
@@ -203,7 +216,7 @@ class Transfer:
         self._advance(part, response.nbytes)
 
     def _advance(self, part: _Range, received: int) -> None:
-        for call in [call for call in self._current if call.future.done()]:
+        for call in [call for call in self._current if call.over]:
             self._current.pop(call, None)
         part.begin += received
         self._done += received
@@ -252,28 +265,22 @@ class Transfer:
     def _parallel(self, lane: Lane) -> bool:
         return lane.kind == "tcp" and (lane.rtt or 0.0) >= self._settings.parallel_rtt
 
-    # The watcher.
+    # The timer.
 
-    async def _watch(self) -> None:
-        begun, last, best = time.monotonic(), 0, 0.0
-        while True:
-            await asyncio.sleep(_TRIAL if self._ranges else _CHECK)
-            self._look()
-            now = time.monotonic()
-            total = self._done + self._seen
-            if now - self._moved > self._settings.stall_timeout:
-                raise self._lost(f"nothing came for {self._settings.stall_timeout:g} s")
-            if now > self._deadline:
-                raise PeerTimeoutError(
-                    f"Endpoint {self._peer.uuid}: {self._key!r} did not come in time.",
-                    peer=self._peer.uuid,
-                )
-            if self._ranges and len(self._workers) < self._settings.max_lanes:
-                rate = (total - last) / max(1e-6, now - begun)
-                if rate > best * _WORTH:
-                    best = rate
-                    self._add_worker()
-            begun, last = now, total
+    def _tick(self) -> None:
+        self._look()
+        now = time.monotonic()
+        if now - self._moved > self._settings.stall_timeout:
+            self._fail(self._lost(f"nothing came for {self._settings.stall_timeout:g} s"))
+            return
+        if self._ranges and len(self._workers) + 1 < self._settings.max_lanes:
+            total, best = self._trial
+            rate = (self._done + self._seen - total) / _TRIAL
+            if rate > best * _WORTH:
+                best = rate
+                self._add_worker()
+            self._trial = self._done + self._seen, best
+        self._timer = self._loop.call_later(_TRIAL, self._tick)
 
     def _look(self) -> None:
         """Note what came since the last look; the lanes' threads count it."""

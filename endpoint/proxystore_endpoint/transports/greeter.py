@@ -120,6 +120,7 @@ class Greeter:
         self._listener: socket.socket | None = None
         self._paused_until = 0.0
         self._sweep_at = 0.0
+        self.address: tuple[str, int] | None = None
         self._guests: dict[Guest, None] = {}  # in the order in which they came
         self._commands: deque[Callable[[], None]] = deque()
         self._closing = False
@@ -144,7 +145,8 @@ class Greeter:
         self._listener = listener
         self._selector.register(listener, selectors.EVENT_READ)
         bound = listener.getsockname()
-        return bound[0], bound[1]
+        self.address = bound[0], bound[1]
+        return self.address
 
     def start(self) -> None:
         """Start the thread."""

@@ -168,4 +168,6 @@ def _remaining(deadline: float) -> float:
 
 
 def _text(error: BaseException) -> str:
+    if isinstance(error, (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)):
+        return "the other side closed the connection during the handshake"
     return str(error) or type(error).__name__

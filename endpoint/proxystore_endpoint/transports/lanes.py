@@ -150,6 +150,7 @@ class Lane:
         self._handler = handler
         self._first_rtt = first_rtt
         self._calls: dict[int, Call] = {}
+        self._finished: deque[tuple[Call, str, str, int]] = deque()
         self._waiting: deque[Call] = deque()
         self._commands: deque[Callable[[], None]] = deque()
         self._parts: deque[BytesLike] = deque()
@@ -172,9 +173,12 @@ class Lane:
 
     @property
     def rtt(self) -> float | None:
-        """Round trip in seconds."""
-        measured = self.connection.rtt
-        return self._first_rtt if measured is None else measured
+        """Round trip in seconds, the shorter of what the handshake and pings took.
+
+        A ping behind a large body takes long, but that says nothing of the way.
+        """
+        found = [rtt for rtt in (self.connection.rtt, self._first_rtt) if rtt is not None]
+        return min(found, default=None)
 
     @property
     def busy(self) -> bool:
@@ -217,6 +221,8 @@ class Lane:
                     return
             finally:
                 self._lock.release()
+                if self._finished:
+                    self._waker.wake()
         if not self.post(lambda: self._accept(call)):
             call.failed(LOST, "the connection is over", 0)
 
@@ -272,6 +278,7 @@ class Lane:
         finally:
             error = self._end()
             self._lock.release()
+            self._tell()
             self._handler.lane_ended(self, error)
 
     def _drive(self) -> None:
@@ -291,6 +298,8 @@ class Lane:
                 return
             if not more and not self._commands:
                 self._wait(connection.next_deadline())
+            elif self._finished:
+                self._tell()
 
     def _connection_poll(self) -> Connection:
         self._poll = select.poll()
@@ -308,6 +317,7 @@ class Lane:
         pause = max(0.0, min(deadline - time.monotonic(), 60.0))
         self._lock.release()
         try:
+            self._tell()
             found = self._poll.poll(pause * 1000 + 1)
         finally:
             self._lock.acquire()
@@ -330,6 +340,8 @@ class Lane:
                     raise ConnectionResetError("the other side closed the connection")
                 count += read
                 if count >= size:
+                    # What TLS holds back must be asked for; what the socket holds, poll tells.
+                    more = size > 0 or count == len(view) or sock.pending() > 0
                     break
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             more = False
@@ -505,10 +517,16 @@ class Lane:
     ) -> None:
         self.pending -= 1
         self.used = time.monotonic()
-        if status == Status.OK:
-            call.completed()
-        else:
-            call.failed(status, detail, received)
+        self._finished.append((call, status, detail, received))
+
+    def _tell(self) -> None:
+        """Tell what became of calls: last, so that who hears it finds the lane free."""
+        while self._finished:
+            call, status, detail, received = self._finished.popleft()
+            if status == Status.OK:
+                call.completed()
+            else:
+                call.failed(status, detail, received)
 
     def _cancel(self, call: Call) -> None:
         for stream, found in self._calls.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 
 from proxystore_endpoint.exceptions import PathError
@@ -31,7 +32,7 @@ async def dial(host: str, port: int, *, timeout: float) -> socket.socket:
                     await loop.sock_connect(sock, address)
                 except OSError as error:
                     sock.close()
-                    failures.append(error.strerror or str(error))
+                    failures.append(_why(error))
                 except BaseException:
                     sock.close()
                     raise
@@ -40,9 +41,15 @@ async def dial(host: str, port: int, *, timeout: float) -> socket.socket:
     except TimeoutError:
         failures.append(f"no answer in {timeout:g} s")
     except OSError as error:  # the name
-        failures.append(error.strerror or str(error))
+        failures.append(_why(error))
     reasons = ", ".join(dict.fromkeys(failures)) or "no such address"
     raise PathError(f"{_KIND} {where}: {reasons}", kind=_KIND)
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno).lower()  # asyncio's text names the address again
 
 
 def prepare(sock: socket.socket) -> None:
