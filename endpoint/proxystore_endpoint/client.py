@@ -225,7 +225,7 @@ class EndpointClient:
         path = _path(f"/objects/{quote(key, safe='')}", endpoint=endpoint)
         with self._exchange("HEAD", path) as answer:
             answer.read()
-            if answer.status == 404:
+            if answer.status == 404 and answer.getheader("X-Error") == "missing":
                 return None
             if answer.status != 200:
                 raise _error(answer, self.address)
@@ -447,7 +447,10 @@ def _error(answer: http.client.HTTPResponse, address: str, nbytes: int = 0) -> E
         code, reason = str(told["error"]), str(told["reason"])
         hint = str(told.get("hint", ""))
     except (ValueError, KeyError, TypeError):
-        code, reason, hint = "", f"{address} answered {answer.status} {answer.reason}.", ""
+        code, hint = answer.getheader("X-Error", ""), ""
+        reason = (
+            f"{address} answered {answer.status} {answer.reason} ({code or 'it says no more'})."
+        )
     text = f"{reason} {hint}".strip()
     match code:
         case "bad_key":

@@ -141,6 +141,12 @@ class Grants:
         """All groups that we let in."""
         return dict(self._file.table().groups)
 
+    def inviting(self, now: float | None = None) -> bool:
+        """Whether a ticket of ours is about, so that somebody unknown may come with it."""
+        now = time.time() if now is None else now
+        invitations = self._file.table(fresh=True).invitations.values()
+        return any(now < invitation.expires for invitation in invitations)
+
     def memberships(self, now: float | None = None) -> list[bytes]:
         """Our own memberships that hold now, encoded, to be shown to peers."""
         return [raw for raw in self._file.table().memberships if Membership.decode(raw).holds(now)][

@@ -52,6 +52,7 @@ _LOG = logging.getLogger(__name__)
 AGENT = f"proxystore-core {__version__}"
 _SYNC_S = 1.0
 _GREET_S = 20.0
+_GREET_FIRST_S, _GREET_LONGEST_S = 1.0, 60.0
 _LONGEST_TICK_S = 5.0
 
 
@@ -228,12 +229,18 @@ class Service:
 
     async def _greet(self, peer: UUID) -> None:
         """Connect to a peer whose ticket we have, before the ticket ends."""
+        pause = _GREET_FIRST_S
         try:
-            if self.peers is not None:
-                await self.peers.connect(peer, timeout=_GREET_S)
-        except (OSError, TimeoutError) as error:
-            _LOG.info("Peer %s, whose ticket we have, is not there yet: %s", peer, error)
-            await asyncio.sleep(_GREET_S)
+            while self.peers is not None:
+                grant = self.grants.peer(peer)
+                if grant is None or not grant.ticket:
+                    return
+                try:
+                    await self.peers.connect(peer, timeout=_GREET_S)
+                except (OSError, TimeoutError) as error:
+                    _LOG.info("Peer %s, whose ticket we have, is not there yet: %s", peer, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _GREET_LONGEST_S)
         finally:
             self._greeting.discard(peer)
 

@@ -17,6 +17,8 @@ from proxystore_endpoint.client import EndpointClient
 from proxystore_endpoint.config import EndpointConfig, read_config, read_token
 from proxystore_endpoint.running import Running, read_running, stop_process
 
+from proxystore_core.connectors.shared_memory import SharedMemoryConnector
+
 COMMAND = (sys.executable, "-m", "proxystore_endpoint")
 TIMEOUT = 60
 
@@ -34,6 +36,7 @@ class Home:
             **os.environ,
             "PROXYSTORE_HOME": str(path / "h"),
             "PROXYSTORE_RUNTIME_DIR": str(path / "r"),
+            "TMPDIR": str(path),
         }
 
     def run(self, *args: str, code: int | None = 0) -> str:
@@ -107,4 +110,5 @@ def homes(count: int) -> Iterator[list[Home]]:
     finally:
         for home in found:
             home.stop_all()
+        SharedMemoryConnector().close()  # reaps what daemons left that a test killed
         shutil.rmtree(base)

@@ -99,6 +99,7 @@ class ApiError(Exception):
         body = {"error": self.code, "reason": self.reason, "hint": self.hint}
         response = jsonify(body)
         response.status_code = self.status
+        response.headers["X-Error"] = self.code  # an answer to HEAD has no body to say it
         response.headers.update(self.headers)
         return response
 

@@ -106,8 +106,8 @@ async def run_checks(found: Found) -> AsyncIterator[Check]:
     if not found.config.peering.enabled:
         yield Check("peers", "ok", "none wanted (peering.enabled = false)")
         return
-    tcp = await _tcp(found, told)
-    yield tcp
+    direct, tcp = await _tcp(found, told)
+    yield direct
     nat, report = await _udp(found)
     yield nat
     relay = await _relay(found, told)
@@ -183,33 +183,35 @@ def _daemon(found: Found, told: dict[str, Any] | None) -> Check:
     return Check("daemon", "ok", f"process {told['pid']} serves at {told['url']}")
 
 
-async def _tcp(found: Found, told: dict[str, Any] | None) -> Check:
+async def _tcp(found: Found, told: dict[str, Any] | None) -> tuple[Check, bool]:
+    """Look at direct ways to this endpoint; tell whether there is one, as far as is known."""
     peering = found.config.peering
     if told is None:
         addresses = own_addresses(peering.host, peering.port) if peering.port else []
         if not addresses:
-            return Check("direct TCP", "warning", "the port is chosen at each start (port 0)")
+            return Check("direct TCP", "warning", "the port is chosen at each start"), True
         free = _is_free(peering.host, peering.port)
         text = f"would listen on {', '.join(addresses)}"
         if not free:
             advice = "Another port will be used; change peering.port."
-            return Check("direct TCP", "warning", f"{text}, but the port is taken", advice)
-        return Check("direct TCP", "ok", text)
+            return Check("direct TCP", "warning", f"{text}, but the port is taken", advice), True
+        return Check("direct TCP", "ok", text), True
     addresses = told["addresses"]
     results = await asyncio.gather(*(_reaches(address) for address in addresses))
     good = [address for address, error in zip(addresses, results, strict=True) if not error]
     bad = [f"{a} ({error})" for a, error in zip(addresses, results, strict=True) if error]
     if not good:
-        return Check(
+        check = Check(
             "direct TCP",
-            "failed",
-            f"not even this machine reaches {', '.join(bad) or 'any address'}",
+            "warning",
+            f"this machine does not reach {', '.join(bad) or 'any address of its own'}",
             "See peering.host, peering.port and peering.advertise in config.toml, and the "
-            "firewall.",
+            "firewall. (A router may also not lead its own address back inside.)",
         )
+        return check, False
     public = [address for address in good if _is_public(address)]
     where = "from everywhere, unless a firewall is between" if public else "from this network"
-    return Check(
+    check = Check(
         "direct TCP",
         "warning" if bad else "ok",
         f"peers connect {where}: {', '.join(good)}" + (f"; not {', '.join(bad)}" if bad else ""),
@@ -218,6 +220,7 @@ async def _tcp(found: Found, told: dict[str, Any] | None) -> Check:
         else "Peers at other sites need an open port (peering.advertise), hole punching, or a "
         "relay. It suffices that one of two peers is reachable.",
     )
+    return check, True
 
 
 def _is_free(host: str, port: int) -> bool:
@@ -239,6 +242,8 @@ async def _reaches(address: str) -> str:
         writer.transport.abort()
     except TimeoutError:
         return "no answer"
+    except ConnectionRefusedError:
+        return "refused"
     except (OSError, ValueError) as error:
         return str(error)
     return ""
@@ -307,12 +312,12 @@ async def _relay(found: Found, told: dict[str, Any] | None) -> Check:
 _RELAY = "See relay.address and relay.auth in config.toml; direct paths work without it."
 
 
-def _summary(found: Found, tcp: Check, nat: NatReport | None, relay: Check) -> Check:
+def _summary(found: Found, tcp: bool, nat: NatReport | None, relay: Check) -> Check:
     """Say which paths work, in one line."""
     has_relay = relay.verdict == "ok"
     punching = nat is not None and nat.hole_punching
     works = [
-        *(["tcp"] if tcp.verdict != "failed" else []),
+        *(["tcp"] if tcp else []),
         *(["webrtc"] if found.config.peering.webrtc and punching and has_relay else []),
         *(["relay"] if has_relay else []),
     ]

@@ -29,6 +29,7 @@ from proxystore_endpoint.transports.tcp import own_addresses
 
 _FIRST_S = 15.0
 _PAUSE_S = 0.3
+_SETTLED_S = 1.1  # daemons look at their file every second
 
 
 def _grants_of(found: Found) -> Grants:
@@ -61,6 +62,12 @@ def _checked(addresses: list[str] | None) -> list[str]:
         except ValueError as error:
             raise EndpointConfigError(str(error)) from None
     return list(addresses or ())
+
+
+def _settle(found: Found) -> None:
+    """Wait until a daemon follows the grants that were changed just now."""
+    if running_of(found) is not None:
+        time.sleep(_SETTLED_S)
 
 
 def share(options: argparse.Namespace) -> int:
@@ -188,6 +195,7 @@ def grant(options: argparse.Namespace) -> int:
     else:
         addresses = _checked(options.address) or None
         kept.grant(uuid, given, name=options.label or None, addresses=addresses)
+    _settle(found)
     say(f"{'Members of group' if options.group else 'Peer'} {uuid} may {_names(given)} here.")
     return 0
 
@@ -201,6 +209,7 @@ def revoke(options: argparse.Namespace) -> int:
     if not known:
         complain(f"{uuid} had no grant.")
         return 1
+    _settle(found)
     say(f"{'Members of group' if options.group else 'Peer'} {uuid} may do nothing here any more.")
     return 0
 
@@ -228,5 +237,6 @@ def add_membership(options: argparse.Namespace) -> int:
     except (binascii.Error, ValueError):
         raise MembershipError("This is no membership: copy all of it.") from None
     kept = _grants_of(found).add_membership(raw, UUID(found.config.uuid))
+    _settle(found)
     say(f"{found.config.name} belongs to group {kept.group}, and may {_names(kept.rights)}.")
     return 0
