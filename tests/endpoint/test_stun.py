@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections.abc import Iterator
 
@@ -76,6 +77,33 @@ def test_any_bytes_are_read_or_dropped(tail: bytes) -> None:
     header = reply(XOR_MAPPED_ADDRESS=("203.0.113.9", 5))[:20]
     stun.decode_success(tail)
     stun.decode_success(header[:2] + len(tail).to_bytes(2) + header[4:] + tail)
+
+
+def mutate(count: int) -> int:
+    """Read mutations of good answers; return how many were still good."""
+    rng = random.Random(count)
+    other = ("203.0.113.9", 5)
+    good = [
+        reply(XOR_MAPPED_ADDRESS=("2001:db8::7", 1), OTHER_ADDRESS=other),
+        reply(SOFTWARE="odd", MAPPED_ADDRESS=other, XOR_MAPPED_ADDRESS=other),
+    ]
+    read = 0
+    for _ in range(count):
+        data = bytearray(rng.choice(good))
+        for _ in range(rng.randrange(4)):
+            data[rng.randrange(len(data))] = rng.choice((0, 1, 255, rng.randrange(256)))
+        cut = rng.randrange(len(data)) if rng.random() < 0.2 else len(data)
+        read += stun.decode_success(bytes(data[:cut])) is not None
+    return read
+
+
+def test_mutated_answers_never_raise() -> None:
+    assert 2_000 < mutate(10_000) < 9_000
+
+
+@pytest.mark.soak
+def test_a_million_mutated_answers_never_raise() -> None:
+    mutate(1_000_000)
 
 
 @pytest.mark.parametrize(

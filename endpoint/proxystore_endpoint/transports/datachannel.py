@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import ipaddress
 import struct
 from collections import deque
 
@@ -32,6 +33,7 @@ from aiortc import (
     RTCDtlsFingerprint,
     RTCDtlsParameters,
     RTCDtlsTransport,
+    RTCIceCandidate,
     RTCIceGatherer,
     RTCIceParameters,
     RTCIceServer,
@@ -153,8 +155,8 @@ class DataChannelPipe:
             await self.gather(remote.session)
         assert self._sctp is not None  # noqa: S101 - for the type checker
         for text in remote.candidates:
-            with contextlib.suppress(ValueError, AssertionError, IndexError):  # of another kind
-                await self._ice.addRemoteCandidate(candidate_from_sdp(text))
+            if candidate := _read_candidate(text):
+                await self._ice.addRemoteCandidate(candidate)
         await self._ice.addRemoteCandidate(None)
         await self._ice.start(
             RTCIceParameters(usernameFragment=remote.username, password=remote.password)
@@ -286,3 +288,14 @@ class DataChannelPipe:
         if to_write and channel.readyState != "open":  # what is on its way can still be read
             raise PipeClosedError("WebRTC: the peer is closing the channel.")
         return channel
+
+
+def _read_candidate(text: str) -> RTCIceCandidate | None:
+    """Read a line of SDP; `None` for what cannot be used: TCP, names to be looked up, nonsense."""
+    try:
+        candidate = candidate_from_sdp(text)
+        ipaddress.ip_address(candidate.ip)
+    except (ValueError, AssertionError, IndexError):
+        return None
+    good = candidate.component == 1 and 0 < candidate.port < 65536
+    return candidate if good and candidate.protocol.lower() == "udp" else None

@@ -27,6 +27,7 @@ The methods replaced are private to aiortc. Where another release lacks one of t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -209,7 +210,8 @@ class Drain:
         theirs = transport.get_extra_info("socket")
         self._socket = socket.socket(fileno=os.dup(theirs.fileno()))
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            self._socket.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
+            with contextlib.suppress(OSError):  # some systems refuse what Linux just limits
+                self._socket.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
         booked = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self.window = booked // _PACKET_COST * CHUNK
         if hasattr(transport, "max_size"):  # asyncio allocates that much for each datagram

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -22,7 +23,7 @@ from proxystore_endpoint.exceptions import (
     SignalingError,
 )
 from proxystore_endpoint.pipes import Pipe
-from proxystore_endpoint.transports import datachannel, sctp, webrtc
+from proxystore_endpoint.transports import datachannel, description, sctp, webrtc
 from proxystore_endpoint.transports.datachannel import MAX_MESSAGE, PART, WINDOW, DataChannelPipe
 
 LIMIT = 30.0  # seconds for a test's work; it takes a fraction
@@ -508,14 +509,41 @@ def test_any_offer_is_answered_or_refused(changes: dict[str, Any]) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_million_mutated_offers_are_read_or_refused() -> None:
+    dice = random.Random(1)
+    good = json.dumps(GOOD).encode()
+    for _ in range(1_000_000):
+        text = bytearray(good)
+        for _ in range(dice.randrange(1, 4)):
+            text[dice.randrange(len(text))] = dice.randrange(32, 127)
+        with contextlib.suppress(ValueError):  # is no JSON at all
+            message = json.loads(text)
+            if isinstance(message, dict):
+                with contextlib.suppress(SignalingError, PathError):
+                    description.read(message, webrtc.OFFER)
+
+
 @pytest.mark.parametrize(
     "candidate",
-    ["", "x", "0 1 udp 1 ::::: 9 typ host", "0 9 tcp x y z", "0 1 udp 1 localhost 9 typ host"],
+    [
+        "",
+        "x",
+        "0 1 udp 1 ::::: 9 typ host",
+        "0 9 tcp x y z",
+        "0 1 udp 1 name.local 9 typ host",
+        "0 2 udp 1 127.0.0.1 9 typ host",
+        "0 1 udp 1 127.0.0.1 0 typ host",
+        "0 1 tcp 1 127.0.0.1 9 typ host",
+    ],
 )
 def test_odd_candidates_are_left_out(candidate: str) -> None:
+    assert datachannel._read_candidate(candidate) is None
+
     async def work() -> None:
         offer = {**GOOD, "candidates": [candidate]}
-        with pytest.raises(PathError):
-            await webrtc.answer(offer, Signal(), [], timeout=2.0)
+        with pytest.raises(PathError, match="no pair"):
+            await webrtc.answer(offer, Signal(), [], timeout=5.0)
 
     run(work)
