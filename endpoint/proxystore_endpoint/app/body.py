@@ -120,6 +120,7 @@ def _stalled() -> ApiError:
         "timeout",
         f"Less than {limits.MIN_BODY_BYTES} bytes of the body came in {limits.STALL_S:g} s.",
         "Send the body without a pause.",
+        {"Connection": "close"},
     )
 
 

@@ -164,7 +164,7 @@ class HttpServer:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=limits.MAX_CONNECTIONS,
-            timeout_keep_alive=int(limits.HEAD_TIMEOUT_S),
+            timeout_keep_alive=max(1, int(limits.HEAD_TIMEOUT_S)),
             timeout_graceful_shutdown=_GRACE_S,
             h11_max_incomplete_event_size=limits.HEAD_BYTES,
             ssl_context_factory=None if tls is None else (lambda _config, _default: tls),
