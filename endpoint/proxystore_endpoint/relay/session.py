@@ -140,7 +140,7 @@ class Session:
 
     def _push(self, frame: bytes) -> None:
         # Small frames go ahead of the bulk that waits for room; broadcast never blocks.
-        broadcast([self._websocket], frame, text=frame[:1] == b"{")
+        broadcast([self._websocket], frame.decode() if frame[:1] == b"{" else frame)
 
     def _lost(self) -> RelayUnreachableError:
         return RelayUnreachableError(

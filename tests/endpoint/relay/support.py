@@ -157,9 +157,11 @@ class RelayProcess:
             text=True,
         )
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert "listening on port" in line, line
-        self.port = int(line.split()[-1])
+        for line in self._process.stdout:
+            if "listening on port" in line:
+                self.port = int(line.split()[-1])
+                return
+        raise AssertionError("the relay did not start")
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         """End it; return its exit status."""
