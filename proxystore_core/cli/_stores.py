@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from proxystore_core.cli._output import print_json, print_table
+from proxystore_core.connectors._file_owner import is_store, sweep
 from proxystore_core.connectors._inspect import StoreStatus, look, look_at_all
 from proxystore_core.connectors._layout import default_spill_dir, root_path
 from proxystore_core.connectors._process import host_of
@@ -107,6 +108,10 @@ def gc(options: argparse.Namespace) -> int:
     dry_run: bool = options.dry_run
     reaped: list[Reaped] = []
     for directory in options.directory:
+        if is_store(directory):  # of files
+            gone = sweep(os.path.abspath(directory), dry_run=dry_run)
+            reaped += [Reaped(path, "expired object", nbytes) for path, nbytes in gone]
+            continue
         store = _look(directory)
         if not store.alive:
             reaped += reap_store(store.info.directory, dry_run=dry_run)

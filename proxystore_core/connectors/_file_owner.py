@@ -13,15 +13,79 @@ from proxystore_core.exceptions import ConnectorUnavailableError
 MARKER = ".proxystore-owner"
 PARTIAL = ".proxystore-partial-"
 EXPIRED = ".proxystore-expired-"
-_NAME = re.compile(r"d?[0-9a-f]{32}")
+SWEPT = ".proxystore-swept"
+_NAME = re.compile(r"(d?[0-9a-f]{32})(?:t([0-9a-f]{1,12}))?")
+_PLAIN = 32  # length of a name that is not deferred
 _MADE_HERE = "made"
 _YOUNG = 60.0  # seconds in which a partial file may not be locked yet
+_SWEEPS = 3600.0  # seconds between two looks for what expired
 _OLD = 86400.0  # seconds after which a partial file is dead, where files cannot be locked
 
 
 def is_object_name(name: object) -> bool:
     """Tell whether something is the name of an object's file, and so stays in the directory."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def object_name(ttl: float | None, *, deferred: bool = False) -> str:
+    """Make a new name of an object's file, which tells when it expires.
+
+    Args:
+        ttl: Seconds until then; `None` for never.
+        deferred: The object will come later.
+    """
+    name = f"{'d' if deferred else ''}{os.urandom(_PLAIN // 2).hex()}"
+    return name if ttl is None else f"{name}t{int(time.time() + ttl):x}"
+
+
+def is_deferred(name: str) -> bool:
+    """Tell whether a name was made before there was an object."""
+    return len(name.partition("t")[0]) > _PLAIN
+
+
+def has_expired(name: str) -> bool:
+    """Tell whether the time of an object is over."""
+    found = _NAME.fullmatch(name)
+    return found is not None and found[2] is not None and int(found[2], 16) < time.time()
+
+
+def is_store(directory: str) -> bool:
+    """Tell whether a directory is one of a `FileConnector` that owns it, or lets objects expire."""
+    return any(os.path.exists(f"{directory}/{name}") for name in (MARKER, SWEPT))
+
+
+def sweep(directory: str, *, dry_run: bool = False) -> list[tuple[str, int]]:
+    """Remove the objects whose time is over.
+
+    Args:
+        directory: The directory.
+        dry_run: Only say which they are.
+
+    Returns:
+        Paths and sizes in bytes of what is removed.
+    """
+    gone = []
+    for name in filter(has_expired, _names(directory)):
+        path = f"{directory}/{name}"
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            size = os.stat(path).st_size
+            if not dry_run:
+                os.unlink(path)
+            gone.append((path, size))
+    return gone
+
+
+def sweep_sometimes(directory: str) -> None:
+    """Remove the objects whose time is over, unless somebody did so within the last hour."""
+    path = f"{directory}/{SWEPT}"
+    with contextlib.suppress(PermissionError, FileNotFoundError):
+        try:
+            if abs(time.time() - os.stat(path).st_mtime) < _SWEEPS:
+                return
+            os.utime(path)
+        except FileNotFoundError:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        sweep(directory)
 
 
 def own(directory: str, *, made: bool) -> int | None:
@@ -82,6 +146,7 @@ def clear_directory(directory: str, owner: int) -> None:
     for name in _names(directory):
         if is_object_name(name) or name.startswith((PARTIAL, EXPIRED)):
             _unlink(f"{directory}/{name}")
+    _unlink(f"{directory}/{SWEPT}")
     _unlink(f"{directory}/{MARKER}")
     os.close(owner)
     if made:

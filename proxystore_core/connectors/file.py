@@ -12,9 +12,13 @@ from proxystore_core.connectors._file_owner import (
     EXPIRED,
     PARTIAL,
     clear_directory,
+    has_expired,
+    is_deferred,
     is_object_name,
+    object_name,
     own,
     remove_stale,
+    sweep_sometimes,
 )
 from proxystore_core.connectors._mapping import is_safe_to_map, map_private
 from proxystore_core.connectors._parts import byte_views, put_all, read_all, write_all
@@ -22,6 +26,7 @@ from proxystore_core.connectors._process import try_lock, watch_fork
 from proxystore_core.connectors.protocols import Usage
 from proxystore_core.exceptions import (
     ConnectorClosedError,
+    ConnectorConfigError,
     ConnectorUnavailableError,
     InvalidKeyError,
     MissingReason,
@@ -31,7 +36,7 @@ from proxystore_core.exceptions import (
 if TYPE_CHECKING:
     from proxystore_core.serialize import BytesLike
 
-_DEFERRED = 33  # length of a name that new_key made: "d" and what put makes
+_AGES = 1e11  # seconds
 _MAPPED = 1 << 20  # from this size on (bytes) files are mapped instead of read
 
 
@@ -58,13 +63,26 @@ class FileConnector:
         clear: Whether `close` removes the objects, if this connector owns the
             directory.
         buffering: Taken for compatibility; files are read and written whole.
+        ttl: Seconds after which what nobody evicted is removed, by whoever opens the directory
+            with a `ttl` then, or `proxystore gc` with its path. By default never.
 
     Raises:
         ConnectorUnavailableError: The directory cannot be made.
+        ConnectorConfigError: `ttl` is no positive number.
     """
 
-    def __init__(self, store_dir: str, *, clear: bool = True, buffering: int = -1) -> None:
+    def __init__(
+        self,
+        store_dir: str,
+        *,
+        clear: bool = True,
+        buffering: int = -1,
+        ttl: float | None = None,
+    ) -> None:
+        if ttl is not None and not (type(ttl) in (int, float) and 0 < ttl < _AGES):
+            raise ConnectorConfigError(f"ttl is a number of seconds or None, not {ttl!r}.")
         self.store_dir = os.path.abspath(store_dir)
+        self.ttl = ttl
         self.clear = clear
         self.buffering = buffering
         self._closed = False
@@ -72,6 +90,8 @@ class FileConnector:
         if clear:
             self._owner = own(self.store_dir, made=self._make())
             remove_stale(self.store_dir)
+        if ttl is not None:
+            sweep_sometimes(self.store_dir)
         watch_fork(self)
 
     def _make(self) -> bool:
@@ -123,7 +143,8 @@ class FileConnector:
 
     def config(self) -> dict[str, Any]:
         """Return what `from_config` needs to use the directory, but not to clear it."""
-        return {"store_dir": self.store_dir, "clear": False}
+        made: dict[str, Any] = {"store_dir": self.store_dir, "clear": False}
+        return made if self.ttl is None else {**made, "ttl": self.ttl}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -136,7 +157,7 @@ class FileConnector:
         Args:
             obj: Ignored.
         """
-        return FileKey(f"d{os.urandom(16).hex()}")
+        return FileKey(object_name(self.ttl, deferred=True))
 
     def put(self, obj: BytesLike) -> FileKey:
         """Store bytes and return their key.
@@ -149,7 +170,7 @@ class FileConnector:
 
     def put_parts(self, parts: Sequence[BytesLike]) -> FileKey:
         """Store the concatenation of the parts, without joining them; raises as `put`."""
-        key = FileKey(os.urandom(16).hex())
+        key = FileKey(object_name(self.ttl))
         self.set_parts(key, parts)
         return key
 
@@ -250,8 +271,10 @@ class FileConnector:
             return MissingReason.UNREACHABLE
         if os.path.exists(f"{self.store_dir}/{EXPIRED}{key.filename}"):
             return MissingReason.EXPIRED
+        if has_expired(key.filename):
+            return MissingReason.EXPIRED
         # A key of `put` had an object; one of `new_key` may have waited for it.
-        return MissingReason.UNKNOWN if len(key.filename) == _DEFERRED else MissingReason.EVICTED
+        return MissingReason.UNKNOWN if is_deferred(key.filename) else MissingReason.EVICTED
 
     def version(self, key: FileKey) -> tuple[int, ...] | None:
         """Return what changes when the object of a key is replaced."""

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,12 @@ from proxystore_core.connectors import file as file_module
 from proxystore_core.connectors.file import FileConnector, FileKey
 from proxystore_core.exceptions import (
     ConnectorClosedError,
+    ConnectorConfigError,
     ConnectorUnavailableError,
     InvalidKeyError,
     MissingReason,
 )
+from tests.conftest import wait_until
 
 MB = 1_000_000
 
@@ -288,3 +291,74 @@ class TestDirectory:
         with pytest.raises(ConnectorClosedError):
             store.put(b"data")
         assert not directory.exists()
+
+
+class TestExpiring:
+    def age(self, directory: Path) -> None:
+        """Let the last look for what expired be long ago."""
+        os.utime(directory / _file_owner.SWEPT, (1, 1))
+
+    def test_names_tell_when(self, directory: Path) -> None:
+        with FileConnector(str(directory), ttl=1000) as store:
+            for key in (store.put(b"data"), store.new_key()):
+                assert not _file_owner.has_expired(key.filename)
+                until = int(key.filename.partition("t")[2], 16)
+                assert 990 < until - time.time() < 1010
+                assert _file_owner.is_object_name(key.filename)
+            assert store.get(store.put(b"data")) == b"data"
+            store.set(key, b"later")
+            assert store.get(key) == b"later"
+            assert len(list(store.keys())) == 3
+            assert store.missing_reason(store.new_key()) is MissingReason.UNKNOWN
+
+    def test_whoever_opens_the_directory_sweeps(self, directory: Path) -> None:
+        FileConnector(str(directory)).close(clear=False)
+        with FileConnector(str(directory), clear=False, ttl=1e-3) as store:
+            old = store.put(b"data")
+            kept = FileConnector(str(directory), clear=False).put(b"for good")
+            young = FileConnector(str(directory), clear=False, ttl=1000).put(b"young")
+            assert wait_until(lambda: _file_owner.has_expired(old.filename))
+            FileConnector.from_config(store.config())  # somebody looked within the last hour
+            assert store.exists(old)
+            self.age(directory)
+            FileConnector.from_config(store.config())
+            assert not store.exists(old)
+            assert store.get(kept) == b"for good"
+            assert store.get(young) == b"young"
+            assert store.missing_reason(old) is MissingReason.EXPIRED
+            self.age(directory)
+            again = store.put(b"data")
+            assert wait_until(lambda: _file_owner.has_expired(again.filename))
+            FileConnector(str(directory), clear=False)  # one that lets nothing expire
+            assert store.exists(again)
+
+    def test_the_owner_clears_them_too(self, directory: Path) -> None:
+        with FileConnector(str(directory), ttl=1000) as store:
+            store.put(b"data")
+        assert not directory.exists()
+
+    def test_by_the_command_line(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        from proxystore_core.cli import main
+
+        with FileConnector(str(directory), clear=False, ttl=1e-3) as store:
+            kept = FileConnector(str(directory), clear=False).put(b"for good")
+            FileConnector.from_config(store.config())  # looks, and not again within the hour
+            old = store.put(b"data")
+            assert wait_until(lambda: _file_owner.has_expired(old.filename))
+            assert main(["gc", str(directory), "--dry-run"]) == 0
+            assert store.exists(old)
+            assert main(["gc", str(directory)]) == 0
+            assert "expired object" in capsys.readouterr().out
+            assert not store.exists(old)
+            assert store.exists(kept)
+
+    @pytest.mark.parametrize("ttl", [0, -1, "1", True, float("inf"), float("nan")])
+    def test_times_are_checked(self, directory: Path, ttl: Any) -> None:
+        with pytest.raises(ConnectorConfigError, match="ttl"):
+            FileConnector(str(directory), ttl=ttl)
+        assert not directory.exists()
+
+    def test_the_time_travels(self, directory: Path) -> None:
+        with FileConnector(str(directory), ttl=5) as store:
+            assert store.config() == {"store_dir": str(directory), "clear": False, "ttl": 5}
+            assert FileConnector.from_config(store.config()).ttl == 5
