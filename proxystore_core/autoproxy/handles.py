@@ -245,6 +245,12 @@ class Lease:
         """Let go; calling it twice is no error."""
         self._held = None
 
+    def leave(self) -> None:
+        """Let go, and leave the objects where they are: the task goes on without this process."""
+        for entry in self._held or ():
+            entry.keeper.give_up(entry)
+        self._held = None
+
 
 def find_entry(ref: Ref) -> Entry | None:
     """Return the entry that holds an object, whatever session of this process it belongs to."""

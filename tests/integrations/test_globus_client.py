@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import globus_sdk
@@ -13,9 +16,10 @@ import pytest
 from globus_compute_sdk import Client
 from globus_compute_sdk.errors import TaskExecutionFailed, TaskPending
 from globus_compute_sdk.serialize import ComputeSerializer, JSONData
-from proxystore_globus_compute import ProxyClient, ProxyExecutor
+from proxystore_globus_compute import RESULT_TTL, ProxyClient, ProxyExecutor
 
 from examples.compute_stack.in_process import InProcess
+from proxystore_core.connectors.file import FileConnector
 from proxystore_core.exceptions import (
     ArgumentSerializationError,
     ExecutorConfigError,
@@ -163,6 +167,47 @@ def test_closing_brings_home(near: InProcess, near_store: Store[Any]) -> None:
 
 def kind(x: Any) -> str:
     return type(x).__name__
+
+
+def test_another_client_gets_the_results(near: InProcess, tmp_path: Path) -> None:
+    def files(**options: Any) -> Store[Any]:
+        connector = FileConnector(str(tmp_path / "objects"), clear=False, **options)
+        return Store("lasting", connector, cache_size=0)
+
+    for close in (True, False):
+        with files(ttl=RESULT_TTL) as store:
+            gate.clear()
+            first = near.client(ProxyClient, store=store, threshold=THRESHOLD)
+            function_id = first.register_function(at_gate)
+            task_id = first.run(np.ones(BIG), endpoint_id=near.id, function_id=function_id)
+            if close:
+                first.close()
+            del first
+            gc.collect()
+            assert left(store) == 1  # the argument of a task that runs
+            gate.set()
+        with (
+            files(ttl=RESULT_TTL) as store,
+            near.client(ProxyClient, store=store, threshold=THRESHOLD) as second,
+        ):
+            assert float(result_of(second, task_id)[0]) == 1
+            second.forget(task_id)
+            for key in store.keys():
+                assert "t" in key.filename
+                store.evict(key)
+            with near.client(ProxyClient, store=store, threshold=THRESHOLD) as third:
+                batch = third.create_batch()
+                batch.add(function_id, (np.ones(BIG),))
+                del batch
+                assert left(store) == 0
+
+
+gate = threading.Event()
+
+
+def at_gate(x: Any) -> Any:
+    gate.wait(PATIENCE)
+    return x + 0
 
 
 def test_with_an_executor(near: InProcess, client: ProxyClient, near_store: Store[Any]) -> None:

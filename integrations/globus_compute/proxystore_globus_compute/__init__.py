@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxystore_globus_compute.errors import PayloadTooLargeError as PayloadTooLargeError
     from proxystore_globus_compute.executor import ProxyExecutor as ProxyExecutor
     from proxystore_globus_compute.futures import ProxyFuture as ProxyFuture
+    from proxystore_globus_compute.options import RESULT_TTL as RESULT_TTL
     from proxystore_globus_compute.serializer import ProxySerializer as ProxySerializer
 
 _WHERE = {
@@ -30,6 +31,7 @@ _WHERE = {
     "ProxyExecutor": "executor",
     "ProxyFuture": "futures",
     "ProxySerializer": "serializer",
+    "RESULT_TTL": "options",
     "auto_proxy": "decorator",
 }
 _WITH_SDK = frozenset(("client", "executor", "futures", "serializer"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Self
@@ -26,6 +28,8 @@ class ProxyClient(Client):
     It is used as the SDK's own, whose arguments it takes too. Arguments are evicted when the
     result of their task was got, and their batch, which may be run again, is gone. The client
     remembers results, as the SDK's does, so that their objects stay until `forget` or `close`.
+    Where the connector of the store has a `ttl`, as `RESULT_TTL`, arguments of tasks that are not
+    over when the client, or its process, ends are left to that: another client may get the results.
 
     Args:
         args: What the SDK's `Client` takes.
@@ -51,6 +55,10 @@ class ProxyClient(Client):
         self.fx_serializer = aware(self.fx_serializer)
         self._proxy_calls = Calls(used)
         self._proxy_leases: dict[str, Lease] = {}
+        lasts = getattr(used.store.connector, "ttl", None) is not None
+        self._proxy_end = weakref.finalize(self, _end, self._proxy_leases, lasts)
+        self._proxy_end.atexit = False
+        atexit.register(self._proxy_end)  # now, so that it comes before that of the session
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +77,8 @@ class ProxyClient(Client):
 
     def close(self) -> None:
         """Let go of all objects; results that are still held stay usable."""
-        self._proxy_leases.clear()
+        self._proxy_end()
+        atexit.unregister(self._proxy_end)
         self.session.close()
 
     def forget(self, *task_ids: Any) -> None:
@@ -122,6 +131,12 @@ class ProxyClient(Client):
                 status["result"] = self._proxy_calls.result(status["result"])
             self._proxy_leases.pop(task_id, None)
         return status
+
+
+def _end(leases: dict[str, Lease], lasts: bool) -> None:
+    for lease in leases.values():
+        lease.leave() if lasts else lease.release()
+    leases.clear()
 
 
 class ProxyBatch(Batch):

@@ -12,6 +12,12 @@ from proxystore_core.store import Store
 THRESHOLD = "50 kB"
 """A batch of 128 such tasks is under the 10 MB that the service takes at once."""
 
+_DAY = 86_400
+RESULT_TTL = 15 * _DAY + 1800
+"""Seconds after which nobody asks for an argument or a result any more: Globus Compute keeps
+tasks for two weeks, results for thirty minutes more. A day is for clocks. Give it as `ttl` to the
+connector of a store that outlives its clients."""
+
 
 class Options(NamedTuple):
     """A store, and the policies of the client and of its tasks."""

@@ -53,6 +53,19 @@ def test_the_last_holder_evicts(keeper: Keeper, count: Any) -> None:
     one.join(two)
 
 
+def test_a_lease_may_leave_its_objects(keeper: Keeper, count: Any) -> None:
+    entry = put(keeper)
+    key = entry.ref.key
+    lease = Lease([entry])
+    del entry
+    lease.leave()
+    lease.leave()
+    assert len(lease) == 0
+    keeper.close()
+    assert count(keeper.store) == 1
+    keeper.store.evict(key)
+
+
 def test_a_kept_object_stays(keeper: Keeper, count: Any) -> None:
     entry = put(keeper)
     keeper.give_up(entry)
