@@ -116,7 +116,7 @@ function show(status, listed) {
   id("uuid").textContent = status.uuid;
   id("objects").textContent = storage.objects;
   id("bytes").textContent = bytes(storage.nbytes) +
-    (storage.copies ? `, and ${storage.copies} copies of peers' (${bytes(storage.copies_nbytes)})` : "");
+    (storage.copies ? `, copies of peers': ${storage.copies} (${bytes(storage.copies_nbytes)})` : "");
   bar("memory", storage.memory, storage.memory_limit);
   bar("disk", storage.disk, storage.disk_limit);
   const relay = status.relay;
