@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from globus_compute_sdk import ShellFunction
+from globus_compute_sdk import MPIFunction, ShellFunction
 from globus_compute_sdk.serialize import (
     AllCodeStrategies,
     AllDataStrategies,
@@ -174,11 +174,11 @@ def test_source_code(ex: ProxyExecutor) -> None:
     assert float(one.sum() + two.sum()) == 3 * MB
 
 
-def test_shell_functions_are_left_alone(
-    ex: ProxyExecutor, store: Store[Any], tmp_path: Path
-) -> None:
-    shell = ShellFunction("printf '%s' '{text}' | wc -c", stdout=str(tmp_path / "out"))
-    result = ex.submit(shell, text="x" * 100_000).result(PATIENCE)  # over the threshold
+@pytest.mark.parametrize("kind", [ShellFunction, MPIFunction])
+def test_shell_functions_are_left_alone(ex: ProxyExecutor, kind: type[ShellFunction]) -> None:
+    # Where no MPI is started, that kind runs the bare command.
+    counted = kind("printf '%s' '{text}' | wc -c")
+    result = ex.submit(counted, text="x" * 100_000).result(PATIENCE)  # over the threshold
     assert result.returncode == 0
     assert result.stdout.strip() == "100000"
     assert ex.stats().puts == 0
