@@ -141,7 +141,8 @@ class Channel:
             yield self._spill
 
     def _full_error(self, nbytes: int, reason: str = "") -> StorageFullError:
-        used, limit = sum(self._pool.sizes()), self.info.quota
+        with self._ledger as books:
+            used, limit = books.used - books.free, self.info.quota
         if self._spill is not None:
             reason = f" Nor can it spill: {reason or self._spill.directory + ' is full.'}"
         return StorageFullError(

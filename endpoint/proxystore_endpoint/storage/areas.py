@@ -62,7 +62,7 @@ class Areas:
             settings.memory_dir,
             memory_quota,
             self.drop,
-            lambda: self.index.memory + self.index.count * _OVERHEAD,
+            lambda: self.index.memory + self.index.in_memory * _OVERHEAD,
         )
         try:
             limit = _size("copies_quota", settings.copies_quota)

@@ -52,7 +52,9 @@ class Deadline(NamedTuple):
     @classmethod
     def after(cls, ttl: float, clock: Clock) -> Deadline:
         """Return the deadline that is `ttl` seconds away."""
-        return cls(ttl, clock.wall() + ttl, clock.boot(), clock.now() + ttl)
+        # As floats, which is what a database gives back.
+        ttl = float(ttl)
+        return cls(ttl, float(clock.wall() + ttl), clock.boot(), float(clock.now() + ttl))
 
     def at(self, clock: Clock) -> float:
         """Return when it is, on this boot's clock.

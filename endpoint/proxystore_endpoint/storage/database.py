@@ -36,7 +36,9 @@ INLINE = 64 << 10
 """Largest object (bytes) that lies in the database itself."""
 
 _VERSION = 1
-_BALLAST = 1 << 20  # set aside on the device, so that a full one can still record what was evicted
+_WAL_PAGES = 200  # of the log, merged into the database from then on
+_SHRINK_STEPS = 25
+_BALLAST = 4 << 20  # set aside so that a full device can record what was evicted: > 2 logs
 _ACKNOWLEDGED = struct.Struct("<Q8s")
 _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -77,6 +79,7 @@ class Database:
         self._commit_lock = threading.Lock()
         self._read_lock = threading.Lock()
         self._commits = self._count = self._seals = self._next = 0
+        self._tight = False  # whether the ballast is spent
         self._acknowledged = os.open(
             directory / "acknowledged", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
@@ -127,7 +130,10 @@ class Database:
             sync(self._directory)
         elif version != _VERSION:
             raise CorruptObjectError(f"It has version {version}; this release reads {_VERSION}.")
-        writer.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
+        writer.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; "
+            f"PRAGMA wal_autocheckpoint={_WAL_PAGES};"
+        )
         return writer
 
     def _load(self, writer: sqlite3.Connection) -> None:
@@ -204,7 +210,6 @@ class Database:
         if error is not None and batch[0].insert is None and isinstance(error, StorageFullError):
             self._drop_ballast()
             error = self._attempt(batch)
-            self._refill()
         for change in batch:
             change.done, change.error = True, error
 
@@ -213,6 +218,11 @@ class Database:
         if writer is None:
             return EndpointStorageError("The storage was closed.")
         count, seals = self._count, self._seals
+        if self._tight and any(change.insert is not None for change in batch):
+            self._shrink(0)
+            self._refill()
+            if self._tight:  # what is left is kept for evicting
+                return self._full(sum(len(change.data or b"") for change in batch))
         try:
             writer.execute("BEGIN IMMEDIATE")
             for change in batch:
@@ -263,11 +273,18 @@ class Database:
     def shrink(self) -> None:
         """Give pages that are free back to the file system."""
         with self._commit_lock:
-            if self._writer is not None:
-                with contextlib.suppress(sqlite3.Error):  # a full disk: next time
-                    free = self._writer.execute("PRAGMA freelist_count").fetchone()[0]
-                    if free > 1000:
-                        self._writer.executescript("PRAGMA incremental_vacuum(10000)")
+            self._shrink(1000)
+
+    def _shrink(self, least: int) -> None:
+        """Give free pages back, if there are more than `least`; the caller commits."""
+        if self._writer is None:
+            return
+        with contextlib.suppress(sqlite3.Error):  # a full disk: next time
+            for _ in range(_SHRINK_STEPS):  # in steps, each of which the log has room for
+                if self._writer.execute("PRAGMA freelist_count").fetchone()[0] <= least:
+                    break
+                self._writer.executescript(f"PRAGMA incremental_vacuum({_WAL_PAGES})")
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Let go of the files, with everything in the database itself."""
@@ -296,6 +313,7 @@ class Database:
             os.pwrite(self._acknowledged, written, 0)
 
     def _drop_ballast(self) -> None:
+        self._tight = True
         with contextlib.suppress(FileNotFoundError):
             os.truncate(self._directory / "ballast", 0)
 
@@ -305,16 +323,20 @@ class Database:
             try:
                 if os.fstat(fd).st_size < _BALLAST and hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(fd, 0, _BALLAST)
+                self._tight = False
             finally:
                 os.close(fd)
+
+    def _full(self, nbytes: int) -> StorageFullError:
+        return StorageFullError(
+            f"There is no room for {bytes_to_readable(nbytes)} on the device of {self.path}.",
+            nbytes=nbytes,
+        )
 
     def _translate(self, error: sqlite3.Error, nbytes: int) -> Exception:
         code = getattr(error, "sqlite_errorcode", 0)
         if code in _FULL:
-            return StorageFullError(
-                f"There is no room for {bytes_to_readable(nbytes)} on the device of {self.path}.",
-                nbytes=nbytes,
-            )
+            return self._full(nbytes)
         if _is_corrupt(error):
             return DatabaseCorruptError(
                 f"The database {self.path} is damaged: {error}. Restart the endpoint: it saves "

@@ -105,7 +105,7 @@ class Index:
         self._turn = 0
         self._reasons: OrderedDict[str, MissingReason] = OrderedDict()
         self.objects = self.nbytes = self.copies = self.copies_nbytes = 0
-        self.memory = self.damaged = 0
+        self.memory = self.in_memory = self.damaged = 0
 
     def get(self, name: Name, now: float) -> Entry | None:
         """Return an object unless it expired, and count it as used."""
@@ -158,6 +158,7 @@ class Index:
         with self._mutex:
             if self._entries.get(entry.name) is entry and entry.in_memory != in_memory:
                 self.memory += entry.nbytes if in_memory else -entry.nbytes
+                self.in_memory += 1 if in_memory else -1
                 entry.in_memory = in_memory
                 self._unshelve(entry.name)
                 self._shelve(entry)
@@ -200,11 +201,6 @@ class Index:
                 return MissingReason.EXPIRED
             return self._reasons.get(key, MissingReason.UNKNOWN)
 
-    @property
-    def count(self) -> int:
-        """Number of all objects."""
-        return len(self._entries)
-
     def all(self) -> list[Entry]:
         """Return all objects, in the order in which they were stored."""
         with self._mutex:
@@ -233,4 +229,5 @@ class Index:
             self.objects += sign
             self.nbytes += sign * entry.nbytes
         self.memory += sign * entry.nbytes if entry.in_memory else 0
+        self.in_memory += sign if entry.in_memory else 0
         self.damaged += sign if entry.damaged else 0

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from proxystore_core.connectors import _pool
-from proxystore_core.connectors._segments import HEAD, PAGE
+from proxystore_core.connectors._segments import HEAD, PAGE, charge_of
 from proxystore_core.connectors.shared_memory import SharedMemoryConnector, SharedMemoryKey
 from proxystore_core.exceptions import ConnectorConfigError, MissingReason, StorageFullError
 
@@ -42,7 +42,7 @@ class TestQuota:
             with pytest.raises(StorageFullError, match=r"Evict objects, raise quota=") as caught:
                 store.put(bytes(2 * MB))
             assert caught.value.nbytes == 2 * MB
-            assert caught.value.used == 2 * (MB - HEAD)
+            assert caught.value.used == 2 * charge_of(MB)
             assert caught.value.limit == 3 * MB
             check_books(store)
             store.evict(keys[0])
