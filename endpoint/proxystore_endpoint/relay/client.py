@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
@@ -110,6 +111,7 @@ class RelayClient:
         self._replace = True
         self._logged = ""
         self._session: Session | None = None
+        self._handlers: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
         self._down = asyncio.Event()
@@ -138,6 +140,9 @@ class RelayClient:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        for handler in self._handlers:
+            handler.cancel()
+        await asyncio.gather(*self._handlers, return_exceptions=True)
 
     @property
     def connected(self) -> bool:
@@ -239,6 +244,19 @@ class RelayClient:
             except TimeoutError:
                 continue
 
+    def _spawn(self, work: Awaitable[None], what: str) -> None:
+        """Handle a signal or circuit; what it leads to may outlive the connection to the relay."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception:  # noqa: BLE001 - no handler's failure may end the connection
+                _log.exception("Handling a %s from the relay failed.", what)
+
+        task: asyncio.Task[None] = asyncio.create_task(guarded(), name=f"relay-{what}")
+        self._handlers.add(task)
+        task.add_done_callback(self._handlers.discard)
+
     def _failed(self, error: Exception) -> float:
         wait = self._backoff.next(error)
         if isinstance(error, RelayReplacedError):
@@ -275,6 +293,7 @@ class RelayClient:
             address=self.address,
             on_signal=self.on_signal,
             on_circuit=self.on_circuit,
+            spawn=self._spawn,
             ping_interval=self._ping_interval,
             dead_after=self._dead_after,
         )
@@ -286,7 +305,8 @@ class RelayClient:
         self._down.clear()
         self._up.set()
         _log.info("Registered at the relay %s.", self.address)
-        ended: Exception = RelayUnreachableError("left", address=self.address)
+        left: Exception = RelayUnreachableError("left", address=self.address)
+        ended = left
         try:
             await session.run()
         except Exception as error:
@@ -297,4 +317,4 @@ class RelayClient:
             self._up.clear()
             self._down.set()
             session.end(ended)
-            await session.close()
+            await session.close(kindly=ended is left)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,7 +29,7 @@ from proxystore_endpoint.relay.pipe import WINDOW, RelayPipe
 
 _log = logging.getLogger(__name__)
 
-_MAX_PIPES: Final = 4096
+_MAX_PIPES: Final = 512
 _MAX_SIGNALS: Final = 256
 """Signals that are being handled at once; more are dropped."""
 _LIMITS: Final = frozenset({switch.RATE, switch.BUSY, switch.LIMIT, switch.TOO_LARGE})
@@ -58,6 +58,7 @@ class Session:
         address: The relay's address, for messages.
         on_signal: Called for each signal.
         on_circuit: Called for each circuit that another endpoint opens.
+        spawn: Runs what these two return; it may outlive the connection.
         ping_interval: Seconds between two pings.
         dead_after: Seconds of silence after which the relay is gone.
     """
@@ -70,6 +71,7 @@ class Session:
         address: str,
         on_signal: OnSignal | None,
         on_circuit: OnCircuit | None,
+        spawn: Callable[[Awaitable[None], str], None],
         ping_interval: float,
         dead_after: float,
     ) -> None:
@@ -83,7 +85,7 @@ class Session:
         self._ping_interval = ping_interval
         self._dead_after = dead_after
         self._waiting: dict[int, tuple[asyncio.Future[Any], UUID]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._spawn = spawn
         self._signals = 0
         self._requests = 0
         self._pinged: tuple[int, float] = (0, 0.0)
@@ -98,9 +100,9 @@ class Session:
 
     async def open(self, to: UUID, timeout: float) -> RelayPipe:
         """Open a circuit."""
-        pipe: RelayPipe = await self._request(
-            lambda number: m.Open(number, to, WINDOW), to, timeout
-        )
+        pipe = await self._request(lambda number: m.Open(number, to, WINDOW), to, timeout)
+        if not isinstance(pipe, RelayPipe):
+            raise RelayMessageError("The relay opened no circuit.", address=self._address)
         return pipe
 
     async def _request(
@@ -177,18 +179,15 @@ class Session:
                 answer.set_exception(self._lost())
         for pipe in list(self.pipes.values()):
             pipe.on_end(f"the relay {self._address} is gone ({error})")
-        for task in self._tasks:
-            task.cancel()
 
-    async def close(self) -> None:
-        """Close the websocket."""
-        # The relay may be stuck: do not wait for its half of the closing handshake.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self._websocket.close()
+    async def close(self, *, kindly: bool) -> None:
+        """Close the websocket, with a closing handshake or without."""
+        if kindly:
+            # The relay may be stuck: do not wait long for its half of the handshake.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._websocket.close()
         self._websocket.transport.abort()
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _ping(self) -> None:
         loop = asyncio.get_running_loop()
@@ -282,6 +281,8 @@ class Session:
         self._spawn(self._on_circuit(message.source, pipe), "circuit")
 
     def _pipe(self, circuit: int, peer: UUID, credit: int) -> RelayPipe:
+        if circuit in self.pipes:
+            raise RelayMessageError("The relay uses a circuit's number twice.")
         pipe = RelayPipe(
             circuit,
             peer,
@@ -319,18 +320,6 @@ class Session:
                 await self._on_signal(source, body)
         finally:
             self._signals -= 1
-
-    def _spawn(self, work: Awaitable[None], what: str) -> None:
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception:  # noqa: BLE001 - no handler's failure may end the connection
-                _log.exception("Handling a %s from the relay failed.", what)
-
-        coroutine: Coroutine[Any, Any, None] = guarded()
-        task = asyncio.create_task(coroutine, name=f"relay-{what}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def farewell(message: m.Goodbye, address: str) -> RelayError:

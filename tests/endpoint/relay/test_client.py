@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -34,12 +35,14 @@ from proxystore_endpoint.relay.client import RelayClient
 from proxystore_endpoint.relay.limits import RelayLimits
 from proxystore_endpoint.relay.server import RelayServer
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
 
 from tests.endpoint.relay.support import (
     asynchronous,
     by_hand,
     client,
     eventually,
+    mutated,
     registered,
     relay_process,
 )
@@ -107,6 +110,31 @@ async def test_a_handler_that_fails_ends_nothing():
         await pipe.send(b"x")
         await other.signal(first.uuid, {})
         assert await eventually(lambda: one.connected and one.registrations == 1)
+
+
+@asynchronous
+async def test_a_handler_outlives_the_relay_and_not_the_client():
+    begun, goon, done, ended = (asyncio.Event() for _ in range(4))
+
+    async def handle(source: object, message: dict) -> None:
+        begun.set()
+        try:
+            await goon.wait()
+            done.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with RelayServer() as relay:
+        async with client(relay.url, on_signal=handle) as (one, identity, _):
+            await one.signal(identity.uuid, {})
+            await begun.wait()
+            await relay.close()
+            assert await one.wait_disconnected(5)
+            goon.set()
+            await done.wait()
+            assert not ended.is_set()
+        assert ended.is_set()
 
 
 @asynchronous
@@ -404,6 +432,85 @@ async def test_a_relay_that_sends_too_much_is_left():
         ) as one:
             assert await eventually(lambda: isinstance(one.last_error, RelayMessageError))
             assert "credit" in str(one.last_error)
+
+
+async def play(frames: list[bytes], identity: Identity, websocket: object) -> None:
+    """A relay that welcomes a client and then says something."""
+    await websocket.send(m.encode(m.Challenge(bytes(32))))  # type: ignore[attr-defined]
+    await websocket.recv()  # type: ignore[attr-defined]
+    await websocket.send(m.encode(m.Welcome(identity.uuid)))  # type: ignore[attr-defined]
+    for frame in frames:
+        await websocket.send(frame)  # type: ignore[attr-defined]
+
+
+@asynchronous
+async def test_a_client_survives_a_relay_that_sends_garbage():
+    identity, rng = Identity.generate(), random.Random(9)
+    body = m.encode_body({"a": 1})
+    right = [
+        m.encode(message)
+        for message in (
+            *(m.Incoming(number, uuid4(), MIB) for number in range(3)),
+            *(m.Closed(number, "x") for number in range(3)),
+            *(m.Signalled(uuid4(), body), m.Pong(1), m.Result(1), m.Opened(1, 5, MIB)),
+            *(m.Goodbye("replaced"), m.Challenge(bytes(32)), m.Welcome(identity.uuid)),
+        )
+    ]
+    right += [m.encode_data(1, bytes(100)), m.encode_credit(1, 2**32 - 1)]
+    joined = 0
+
+    async def strange(websocket: object) -> None:
+        nonlocal joined
+        joined += 1
+        frames = [
+            rng.choice(right) if rng.random() < 0.3 else mutated(rng, right) for _ in range(200)
+        ]
+        with contextlib.suppress(ConnectionClosed):
+            await play(frames, identity, websocket)
+            await websocket.wait_closed()  # type: ignore[attr-defined]
+
+    async def read(source: object, pipe: Pipe) -> None:
+        with contextlib.suppress(PipeClosedError):
+            while True:
+                await pipe.receive()
+
+    async with serve(strange, "127.0.0.1", 0) as other:
+        address = f"ws://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+        quick = Backoff(0.001, 0.001, 0.001)
+        async with RelayClient(address, identity, on_circuit=read, backoff=quick) as one:
+            assert await eventually(lambda: joined >= 60, timeout=30)
+            assert one.registrations >= 50
+
+
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        ([m.encode(m.Incoming(1, uuid4(), 1))] * 2, "twice"),
+        ([m.encode(m.Welcome(uuid4()))], "twice"),
+        ([b"\x01"], "shorter"),
+    ],
+    ids=["circuit", "welcome", "data"],
+)
+@asynchronous
+async def test_a_relay_that_breaks_the_protocol_is_left(frames, text):
+    identity, pipes = Identity.generate(), []
+
+    async def strange(websocket: object) -> None:
+        await play(frames, identity, websocket)
+        await websocket.wait_closed()  # type: ignore[attr-defined]
+
+    async def keep(source: object, pipe: Pipe) -> None:
+        pipes.append(pipe)
+
+    async with serve(strange, "127.0.0.1", 0) as other:
+        address = f"ws://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+        async with RelayClient(address, identity, on_circuit=keep, backoff=Backoff(60, 60)) as one:
+            assert await eventually(lambda: one.last_error is not None)
+            assert isinstance(one.last_error, RelayMessageError)
+            assert text in str(one.last_error)
+            for pipe in pipes:
+                with pytest.raises(PipeClosedError):
+                    await pipe.receive()
 
 
 @asynchronous
