@@ -15,7 +15,7 @@ from proxystore_endpoint.exceptions import (
     PeerRefusedError,
     PeerUnreachableError,
 )
-from proxystore_endpoint.peers.addresses import parse_address
+from proxystore_endpoint.peers.addresses import format_address, parse_address
 from proxystore_endpoint.peers.peer import RANK, Peer
 from proxystore_endpoint.peers.supervise import Tasks
 from proxystore_endpoint.peers.types import PeerSettings
@@ -27,6 +27,9 @@ from proxystore_endpoint.transports.tcp import dial
 _log = logging.getLogger(__name__)
 
 _STAGGER: Final = 0.05  # seconds between two addresses that are tried side by side
+
+
+Maker = Callable[[Peer, float], Awaitable[Pipe | socket.socket]]
 
 
 class Opener(Protocol):
@@ -47,8 +50,8 @@ class Paths:
         tasks: Where background tasks run.
         open_lane: Makes a lane of a connected socket.
         addresses: Where a peer may be reached directly.
-        pipes: For each other kind of path, how to make a pipe to a peer; None where it
-            cannot be tried now, with the reason.
+        pipes: For each other kind of path, how to make a pipe or a connected socket to a peer,
+            or why it cannot be tried now.
         found: Called with each new lane.
     """
 
@@ -59,7 +62,7 @@ class Paths:
         *,
         open_lane: Opener,
         addresses: Callable[[Peer], list[str]],
-        pipes: Callable[[], dict[str, Callable[[Peer, float], Awaitable[Pipe]] | str]],
+        pipes: Callable[[], dict[str, Maker | str]],
         found: Callable[[Peer, Lane], None],
     ) -> None:
         self._settings = settings
@@ -200,11 +203,15 @@ class Paths:
         peer.direct = address
         self._found(peer, lane)
 
-    async def _piped(
-        self, peer: Peer, kind: str, make: Callable[[Peer, float], Awaitable[Pipe]]
-    ) -> None:
+    async def _piped(self, peer: Peer, kind: str, make: Maker) -> None:
         timeout = self._settings.connect_timeout
-        bridge = Bridge(await make(peer, timeout))
+        made = await make(peer, timeout)
+        if isinstance(made, socket.socket):  # TCP, only otherwise come by
+            remote = format_address(*made.getpeername()[:2])
+            lane = await self._open_lane(made, peer, "tcp", timeout=timeout, remote=remote)
+            self._found(peer, lane)
+            return
+        bridge = Bridge(made)
         self._tasks.start(bridge.run(), f"bridge-{kind}-{os.urandom(3).hex()}")
         lane = await self._open_lane(bridge.socket, peer, kind, timeout=timeout, remote=kind)
         self._found(peer, lane)

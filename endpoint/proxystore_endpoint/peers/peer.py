@@ -14,7 +14,7 @@ from proxystore_endpoint.peers.types import LaneStatus, PeerSettings, PeerStatus
 from proxystore_endpoint.transports.lanes import Lane
 from proxystore_endpoint.wire.messages import GoAwayReason
 
-RANK: Final = {"tcp": 0, "webrtc": 1, "relay": 2}
+RANK: Final = {"tcp": 0, "punch": 0, "webrtc": 1, "relay": 2}
 """Kinds of paths, the best first."""
 _SPREAD: Final = 0.2  # how much of a newer rate counts
 

@@ -10,7 +10,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,9 +19,9 @@ from proxystore_endpoint.exceptions import EndpointError, PathError, WireError
 from proxystore_endpoint.grants import Grants
 from proxystore_endpoint.identity import Identity
 from proxystore_endpoint.limits import DEFAULT, Limits
-from proxystore_endpoint.peers.addresses import AddressBook
+from proxystore_endpoint.peers.addresses import AddressBook, format_address
 from proxystore_endpoint.peers.asking import Asking
-from proxystore_endpoint.peers.paths import Paths
+from proxystore_endpoint.peers.paths import Maker, Paths
 from proxystore_endpoint.peers.peer import Peer
 from proxystore_endpoint.peers.serving import Serving
 from proxystore_endpoint.peers.signals import Signals
@@ -36,6 +36,7 @@ from proxystore_endpoint.peers.types import (
 )
 from proxystore_endpoint.pipes import Pipe
 from proxystore_endpoint.storage.types import Durability, Provider, Reservation, Stored
+from proxystore_endpoint.transports import punch
 from proxystore_endpoint.transports.greeter import Greeter, Guest
 from proxystore_endpoint.transports.handshake import Credentials
 from proxystore_endpoint.transports.lanes import Lane
@@ -121,6 +122,7 @@ class Peers:
             addresses=lambda: self._addresses,
             learned=self._learned,
             accepted=self.on_circuit,
+            punched=self._punched,
             ice_servers=ice_servers,
         )
 
@@ -314,16 +316,28 @@ class Peers:
         granted = known.addresses if known is not None else ()
         return list(dict.fromkeys((*entry.addresses, *granted, *entry.learned)))
 
-    def _pipes(self) -> dict[str, Callable[[Peer, float], Awaitable[Pipe]] | str]:
+    def _pipes(self) -> dict[str, Maker | str]:
         relay = self.relay
-        if relay is None:
-            return {"webrtc": "no relay is configured", "relay": "no relay is configured"}
-        if not relay.connected:
-            return {"webrtc": "the relay is not there", "relay": "the relay is not there"}
+        if relay is None or not relay.connected:
+            why = "no relay is configured" if relay is None else "the relay is not there"
+            return dict.fromkeys(("punch", "webrtc", "relay"), why)
+        off = None if self._webrtc else "switched off"
         return {
-            "webrtc": self._by_webrtc if self._webrtc else "switched off",
+            "punch": off or self._by_punch,
+            "webrtc": off or self._by_webrtc,
             "relay": self._by_relay,
         }
+
+    async def _by_punch(self, peer: Peer, timeout: float) -> socket.socket:
+        return await self._signals.punch(peer.uuid, min(timeout, punch.TIMEOUT))
+
+    async def _punched(self, source: UUID, sock: socket.socket) -> None:
+        """Take a socket that another endpoint and we connected at once."""
+        if self._closed:
+            sock.close()
+            return
+        remote = format_address(*sock.getpeername()[:2])
+        self._greeter.add(sock, kind="tcp", remote=remote, expected=source)
 
     async def _by_webrtc(self, peer: Peer, timeout: float) -> Pipe:
         return await self._signals.offer(peer.uuid, timeout)

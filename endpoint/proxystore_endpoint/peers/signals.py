@@ -1,24 +1,26 @@
 """Signalling between peers, carried by the relay: addresses, and WebRTC's offers and answers.
 
 Messages are JSON objects with a `type`: `addresses` (`addresses`: list of `host:port`,
-`reply`: whether an answer is wanted) and `webrtc` (`session`: text, `message`: an object of
-the WebRTC transport). Others are ignored.
+`reply`: whether an answer is wanted), `webrtc` and `punch` (`session`: text, `message`: an object
+of that transport). Others are ignored.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
+import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from proxystore_endpoint.exceptions import EndpointError, PathError, SignalingError
+from proxystore_endpoint.exceptions import EndpointError, PathError
 from proxystore_endpoint.peers.types import Relay
 from proxystore_endpoint.pipes import Pipe
-from proxystore_endpoint.transports import webrtc
+from proxystore_endpoint.transports import punch, webrtc
 
 _log = logging.getLogger(__name__)
 
@@ -28,18 +30,19 @@ _PAUSE: Final = 2.0  # seconds between two answers to one peer's addresses
 
 
 class Signal:
-    """Signalling of one WebRTC session: what the transport sends and receives by."""
+    """Signalling of one session: what the transport of a kind sends and receives by."""
 
-    def __init__(self, relay: Relay, to: UUID, session: str) -> None:
+    def __init__(self, relay: Relay, to: UUID, session: str, kind: str) -> None:
         self._relay = relay
         self._to = to
+        self._kind = kind
         self._session = session
         self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_QUEUE)
 
     async def send(self, message: Mapping[str, Any]) -> None:
         """Send a message to the other side."""
         await self._relay.signal(
-            self._to, {"type": "webrtc", "session": self._session, "message": dict(message)}
+            self._to, {"type": self._kind, "session": self._session, "message": dict(message)}
         )
 
     async def receive(self) -> dict[str, Any]:
@@ -61,6 +64,7 @@ class Signals:
         addresses: Our own TCP addresses.
         learned: Called with the addresses that a peer told.
         accepted: Called with each pipe that a peer made to us.
+        punched: Called with each connected socket that a peer and we made together.
         ice_servers: For WebRTC.
     """
 
@@ -72,6 +76,7 @@ class Signals:
         addresses: Callable[[], list[str]],
         learned: Callable[[UUID, list[str]], None],
         accepted: Callable[[UUID, Pipe], Awaitable[None]],
+        punched: Callable[[UUID, socket.socket], Awaitable[None]],
         ice_servers: tuple[Any, ...] = (),
     ) -> None:
         self._relay = relay
@@ -79,6 +84,7 @@ class Signals:
         self._addresses = addresses
         self._learned = learned
         self._accepted = accepted
+        self._punched = punched
         self._ice_servers = webrtc.IceServers(ice_servers)  # remembers which one answers
         self._sessions: dict[tuple[UUID, str], Signal] = {}
         self._answered: dict[UUID, float] = {}
@@ -103,10 +109,30 @@ class Signals:
         Raises:
             PathError: It cannot be made.
         """
-        key = (to, secrets.token_hex(8))
-        signal = self._sessions[key] = Signal(self._need(), *key)
-        try:
+        with self._session(to, webrtc.KIND) as signal:
             return await webrtc.offer(signal, self._ice_servers, timeout=timeout)
+
+    async def punch(self, to: UUID, timeout: float) -> socket.socket:
+        """Connect to a peer by TCP while it connects to us.
+
+        Raises:
+            PathError: It is not possible.
+        """
+        with self._session(to, punch.KIND) as signal:
+            return await punch.offer(signal, self._outside(), timeout=timeout)
+
+    def _outside(self) -> str:
+        host = punch.outside(self._need().status.observed)
+        if host is None:
+            raise PathError("the relay does not see where we are", kind=punch.KIND)
+        return host
+
+    @contextlib.contextmanager
+    def _session(self, to: UUID, kind: str, session: str | None = None) -> Iterator[Signal]:
+        key = (to, secrets.token_hex(8) if session is None else session)
+        signal = self._sessions[key] = Signal(self._need(), *key, kind)
+        try:
+            yield signal
         finally:
             del self._sessions[key]
 
@@ -118,8 +144,8 @@ class Signals:
         kind = message.get("type")
         if kind == "addresses":
             await self._take_addresses(source, message)
-        elif kind == "webrtc":
-            await self._take_webrtc(source, message)
+        elif kind in (webrtc.KIND, punch.KIND):
+            await self._take_session(source, kind, message)
 
     async def _take_addresses(self, source: UUID, message: Mapping[str, Any]) -> None:
         addresses = message.get("addresses")
@@ -134,23 +160,23 @@ class Signals:
         if message.get("reply") is True:
             await self.tell_addresses(source, reply=False)
 
-    async def _take_webrtc(self, source: UUID, message: Mapping[str, Any]) -> None:
+    async def _take_session(self, source: UUID, kind: str, message: Mapping[str, Any]) -> None:
         session, inner = message.get("session"), message.get("message")
         if not isinstance(session, str) or len(session) > 64 or not isinstance(inner, dict):
             return
-        key = (source, session)
-        if signal := self._sessions.get(key):
+        if signal := self._sessions.get((source, session)):
             signal.feed(inner)
             return
         if len(self._sessions) >= _SESSIONS:
             _log.info("offer of %s dropped: too many sessions", source)
             return
-        signal = self._sessions[key] = Signal(self._need(), *key)
         try:
-            pipe = await webrtc.answer(inner, signal, self._ice_servers)
-        except (EndpointError, SignalingError) as error:
-            _log.debug("no data channel with %s: %s", source, error)
-            return
-        finally:
-            del self._sessions[key]
-        await self._accepted(source, pipe)
+            with self._session(source, kind, session) as signal:
+                if kind == punch.KIND:
+                    made = await punch.answer(inner, signal, self._outside())
+                    await self._punched(source, made)
+                else:
+                    pipe = await webrtc.answer(inner, signal, self._ice_servers)
+                    await self._accepted(source, pipe)
+        except EndpointError as error:
+            _log.debug("no %s with %s: %s", kind, source, error)

@@ -128,12 +128,26 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
     parallel_min: int = 16 << 20
 
 
+class RelaySight(Protocol):
+    """What a relay's client knows of its registration."""
+
+    @property
+    def observed(self) -> str:
+        """The address, `host:port`, that the relay sees us come from; `''` if it does not say."""
+        ...
+
+
 class Relay(Protocol):
     """What peers need of a relay's client."""
 
     @property
     def connected(self) -> bool:
         """Whether the relay is there now."""
+        ...
+
+    @property
+    def status(self) -> RelaySight:
+        """How it stands with the relay."""
         ...
 
     async def signal(self, to: UUID, message: dict[str, object]) -> None:

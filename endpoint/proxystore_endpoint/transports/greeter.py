@@ -83,6 +83,7 @@ class Guest:
         self.connection: Connection | None = None
         self.hello: Hello | None = None
         self.parts: deque[BytesLike] = deque()
+        self.asked = 0.0
         self.leaving = False
         self.admitted: tuple[UUID, Auth] | None = None
         self.events = selectors.EVENT_READ
@@ -272,6 +273,7 @@ class Greeter:
             guest.connection = Connection(Role.SERVER, limits=self._limits, now=time.monotonic())
             guest.hello = make_hello(self._agent)
             guest.connection.send_hello(guest.hello)
+            guest.asked = time.monotonic()
         while True:
             self._send(guest)
             if guest.leaving:
@@ -308,6 +310,7 @@ class Greeter:
         while True:
             for event in events:
                 if isinstance(event, AuthReceived):
+                    connection.least_rtt = now - guest.asked
                     self._decide(guest, connection, event.auth)
                 elif isinstance(event, Ended):
                     self._leave(guest)

@@ -113,7 +113,7 @@ def connect(
                     shaking.asked = time.monotonic()
                 elif isinstance(event, Established):
                     shaking.ready = event.ready
-                    shaking.rtt = time.monotonic() - shaking.asked
+                    shaking.rtt = shaking.connection.least_rtt = time.monotonic() - shaking.asked
                 elif isinstance(event, GoingAway):
                     shaking.reason = event.detail or event.reason
                 elif isinstance(event, Ended):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import select
 import socket
 import ssl
@@ -117,7 +118,6 @@ class Lane:
         handler: Who answers.
         agent: What the other side calls its software.
         remote: Address of the other side, for people.
-        first_rtt: Round trip in seconds as the handshake took it.
         thread: The thread that will call `run`; by default one that `start` starts.
     """
 
@@ -132,7 +132,6 @@ class Lane:
         handler: LaneHandler,
         agent: str = "",
         remote: str = "",
-        first_rtt: float | None = None,
         thread: threading.Thread | None = None,
     ) -> None:
         self.connection: Final = connection
@@ -148,7 +147,6 @@ class Lane:
         self._large: dict[int, bool] = {}  # streams with large bodies; True: we send it
         self._sock = sock
         self._handler = handler
-        self._first_rtt = first_rtt
         self._calls: dict[int, Call] = {}
         self._finished: deque[tuple[Call, str, str, int]] = deque()
         self._waiting: deque[Call] = deque()
@@ -173,12 +171,9 @@ class Lane:
 
     @property
     def rtt(self) -> float | None:
-        """Round trip in seconds, the shorter of what the handshake and pings took.
-
-        A ping behind a large body takes long, but that says nothing of the way.
-        """
-        found = [rtt for rtt in (self.connection.rtt, self._first_rtt) if rtt is not None]
-        return min(found, default=None)
+        """Shortest round trip in seconds that was seen."""
+        least = self.connection.least_rtt
+        return None if least == math.inf else least
 
     @property
     def busy(self) -> bool:

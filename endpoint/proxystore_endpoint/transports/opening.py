@@ -87,7 +87,6 @@ async def open_lane(
             handler=handler(done.ready),
             agent=done.hello.agent,
             remote=remote,
-            first_rtt=done.rtt,
             thread=threading.current_thread(),
         )
         if not _call(loop, tell, (lane, done), None):

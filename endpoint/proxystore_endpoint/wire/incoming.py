@@ -224,7 +224,8 @@ class Incoming(Machine):
             # A window that is used up within two round trips is what holds the sender back (of
             # the first one nothing can be told: it comes in one go).
             elapsed = now - stream.round_at if stream.round_start else math.inf
-            if self.rtt is not None and elapsed < 2 * self.rtt:
+            # The shortest counts: a ping behind a large body takes long, but not on the way.
+            if self.rtt is not None and elapsed < 2 * min(self.rtt, self.least_rtt):
                 stream.window = max(stream.window, min(2 * stream.window, self.limits.max_window))
             stream.round_start = stream.taken + length
             stream.round_at = now
@@ -310,6 +311,7 @@ class Incoming(Machine):
             raise SequenceError("A PONG came that answers no PING.")
         sample = max(now - ping[1], 0.0)
         self.rtt = sample if self.rtt is None else 0.8 * self.rtt + 0.2 * sample
+        self.least_rtt = min(self.least_rtt, sample)
         return False
 
     def _on_goaway(self, frame: Frame, now: float) -> bool:

@@ -53,6 +53,8 @@ class Machine:
         """What we allow."""
         self.rtt: float | None = None
         """Round trip in seconds, smoothed, once a ping was answered."""
+        self.least_rtt = math.inf
+        """Shortest round trip in seconds that was seen; whoever timed the handshake may set it."""
         self.version = 0
         """Version that the connection speaks, 0 before it is agreed on."""
         self.error: WireError | None = None

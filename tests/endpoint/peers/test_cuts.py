@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from proxystore_endpoint.exceptions import PeerLostError
-from proxystore_endpoint.limits import INITIAL_WINDOW, Limits
+from proxystore_endpoint.limits import Limits
 from proxystore_endpoint.membership import ALL_RIGHTS
 
 from tests.endpoint.peers.support import Forwarder, Node, nodes, noise, until
 
 MIB = 1 << 20
-LIMITS = Limits(handshake_timeout=5.0, max_window=INITIAL_WINDOW)
+LIMITS = Limits(handshake_timeout=5.0)
 
 
 @asynccontextmanager
@@ -90,7 +90,7 @@ def test_a_silent_connection_is_given_up_and_replaced() -> None:
     """Nothing is cut, only nothing comes any more; another connection works."""
 
     async def run() -> None:
-        limits = Limits(max_window=INITIAL_WINDOW, ping_interval=0.3, dead_after=0.8)
+        limits = Limits(ping_interval=0.3, dead_after=0.8)
         async with forwarded(limits=limits) as (here, there, silent):
             data = noise(30 * MIB)
             key = there.put(data)

@@ -185,7 +185,7 @@ def test_bodies_take_turns() -> None:
 def test_a_window_grows_only_where_the_round_trip_holds_it_back() -> None:
     for rtt, grows in ((0.01, False), (0.05, True)):
         pair = Pair()
-        pair.client.connection.rtt = rtt
+        pair.client.connection.rtt = pair.client.connection.least_rtt = rtt
         pair.server.objects["k"] = bytes(64 * MIB)
         get(pair)
         pair.up.collect()
