@@ -280,7 +280,7 @@ def test_workers_without_the_package(name: str) -> None:
     assert error.module == name
     assert error.executor == "site"
     assert error.__cause__ is original
-    assert f"proxystore-core[globus-compute]=={__version__}" in str(error)
+    assert f"proxystore-core=={__version__}" in str(error)
     assert "worker_init" in str(error)
     assert "requirements" in str(error)
 

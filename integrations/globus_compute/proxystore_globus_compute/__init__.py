@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxystore_globus_compute.client import ProxyClient as ProxyClient
+    from proxystore_globus_compute.config import endpoint_config as endpoint_config
     from proxystore_globus_compute.decorator import AutoProxied as AutoProxied
     from proxystore_globus_compute.decorator import auto_proxy as auto_proxy
     from proxystore_globus_compute.errors import GlobusComputeError as GlobusComputeError
@@ -33,6 +34,7 @@ _WHERE = {
     "ProxySerializer": "serializer",
     "RESULT_TTL": "options",
     "auto_proxy": "decorator",
+    "endpoint_config": "config",
 }
 _WITH_SDK = frozenset(("client", "executor", "futures", "serializer"))
 

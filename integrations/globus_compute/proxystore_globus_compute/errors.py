@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from proxystore_core import __version__
 from proxystore_core.exceptions import ProxyStoreError, WorkerSetupError
 from proxystore_core.utils.data import bytes_to_readable
+from proxystore_globus_compute.config import requirement
 
 _MISSING = re.compile(r"No module named '((?:proxystore_\w+|cloudpickle)[\w.]*)'")
 
@@ -77,10 +77,10 @@ def explained(error: BaseException | None, executor: str) -> BaseException | Non
     module = found[1]
     made = WorkerSetupError(
         f"The workers of the endpoint cannot import {module}, which their tasks need. Install "
-        "the package where they run: in the endpoint's configuration with "
-        f"worker_init: pip install 'proxystore-core[globus-compute]=={__version__}', or where "
-        "its template takes them, with user_endpoint_config={'requirements': "
-        f"['proxystore-core[globus-compute]=={__version__}']}}.",
+        "the package where they run. In the configuration of the endpoint: worker_init: pip "
+        f"install '{requirement()}' (`proxystore-globus-compute configure` writes one). Where its "
+        "template takes requirements, as the default one does: "
+        f"user_endpoint_config={{'requirements': '{requirement()}'}}.",
         module=module,
         executor=executor,
     )
