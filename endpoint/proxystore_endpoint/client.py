@@ -15,7 +15,7 @@ import uuid as uuids
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -40,6 +40,7 @@ from proxystore_endpoint.exceptions import (
     PeerUnreachableError,
 )
 from proxystore_endpoint.identity import uuid_of
+from proxystore_endpoint.storage.names import check_key
 from proxystore_endpoint.storage.types import Durability, Stored
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class EndpointClient:
             EndpointUnreachableError: The endpoint does not answer.
             EndpointError: It refuses, or a peer does, or fails.
         """
-        path = _path(f"/objects/{quote(key, safe='')}", endpoint=endpoint, timeout=timeout)
+        path = _path(f"/objects/{check_key(key)}", endpoint=endpoint, timeout=timeout)
         with self._exchange("GET", path, timeout=timeout) as answer:
             if answer.status == 404:
                 _drop_missing(answer, self.address)
@@ -163,7 +164,7 @@ class EndpointClient:
         self, key: str, start: int, stop: int, endpoint: uuids.UUID | str | None = None
     ) -> memoryview | None:
         """Return the bytes of an object from `start` to `stop`; raises as `get`."""
-        path = _path(f"/objects/{quote(key, safe='')}", endpoint=endpoint)
+        path = _path(f"/objects/{check_key(key)}", endpoint=endpoint)
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         with self._exchange("GET", path, headers) as answer:
             if answer.status == 404:
@@ -200,7 +201,7 @@ class EndpointClient:
         parts = data if isinstance(data, (list, tuple)) else (data,)
         views = [memoryview(part).cast("B") for part in parts if len(memoryview(part))]
         path = _path(
-            f"/objects/{quote(key, safe='')}",
+            f"/objects/{check_key(key)}",
             endpoint=endpoint,
             ttl=ttl,
             durability=durability,
@@ -214,15 +215,19 @@ class EndpointClient:
 
     def exists(self, key: str, endpoint: uuids.UUID | str | None = None) -> bool:
         """Tell whether there is an object; raises as `get`."""
-        return bool(self._json("GET", _path("/exists", key=key, endpoint=endpoint))["exists"])
+        return bool(
+            self._json("GET", _path("/exists", key=check_key(key), endpoint=endpoint))["exists"]
+        )
 
     def evict(self, key: str, endpoint: uuids.UUID | str | None = None) -> bool:
         """Remove an object; tell whether there was one. Raises as `get`."""
-        return bool(self._json("POST", _path("/evict", key=key, endpoint=endpoint))["evicted"])
+        return bool(
+            self._json("POST", _path("/evict", key=check_key(key), endpoint=endpoint))["evicted"]
+        )
 
     def stat(self, key: str, endpoint: uuids.UUID | str | None = None) -> ObjectInfo | None:
         """Return what is known of an object, or `None` where there is none; raises as `get`."""
-        path = _path(f"/objects/{quote(key, safe='')}", endpoint=endpoint)
+        path = _path(f"/objects/{check_key(key)}", endpoint=endpoint)
         with self._exchange("HEAD", path) as answer:
             answer.read()
             if answer.status == 404 and answer.getheader("X-Error") == "missing":

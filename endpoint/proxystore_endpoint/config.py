@@ -191,7 +191,8 @@ class EndpointConfig(_Part):
         name: Its name on this machine: letters, digits, dashes and underscores.
         uuid: Its UUID, derived from its identity key.
         port: Port of the REST API.
-        host: Address that the REST API listens on, if `host_type` is `static`.
+        host: Address that the REST API listens on, if `host_type` is `static`; by default
+            127.0.0.1, which only this machine reaches.
         host_type: `static`, or the `ip` or `fqdn` of the machine that it is started on.
         allowed_hosts: Further names that clients may use for it, beside its address.
         allowed_origins: Web origins whose pages may use the API; by default its own alone.
@@ -204,7 +205,7 @@ class EndpointConfig(_Part):
     name: str
     uuid: str
     port: int
-    host: str | None = LOCAL_HOST
+    host: str | None = None
     host_type: Literal["fqdn", "ip", "static"] = "static"
     allowed_hosts: list[str] = []
     allowed_origins: list[str] = []
@@ -222,8 +223,8 @@ class EndpointConfig(_Part):
         for text in (self.uuid, *self.peers):
             _check_uuid(text)
         check_port(self.port, lowest=1)
-        if self.host_type == "static" and not self.host:
-            raise ValueError("host_type 'static' needs a host; or use 'ip' or 'fqdn'.")
+        if self.host == "":
+            raise ValueError("host is empty: leave it out, or name an address.")
 
     def bind_host(self) -> str:
         """Return the address that the REST API listens on, on this machine.
@@ -333,9 +334,16 @@ def write_config(cfg: EndpointConfig, endpoint_dir: str | os.PathLike[str]) -> N
 
     directory = Path(endpoint_dir)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    table = msgspec.to_builtins(cfg)
+    table = _without_none(msgspec.to_builtins(cfg))
     text = "# All keys: docs/endpoint.md. Restart the endpoint after a change.\n"
     write_private(directory / ENDPOINT_CONFIG_FILE, (text + tomli_w.dumps(table)).encode())
+
+
+def _without_none(value: Any) -> Any:
+    """Leave out what is `None`: TOML has no such thing, and it is the default."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -88,10 +88,13 @@ class TestFile:
         assert (tmp_path / "home" / "x" / "config.toml").stat().st_mode & 0o777 == 0o600
         assert (tmp_path / "home" / "x").stat().st_mode & 0o777 == 0o700
         assert [p.name for p in (tmp_path / "home" / "x").iterdir()] == ["config.toml"]
+        fqdn = EndpointConfig(name="a", uuid=UUID, port=1, host_type="fqdn")
+        write_config(fqdn, tmp_path)
+        assert read_config(tmp_path) == fqdn
 
     def test_least(self, tmp_path: Path) -> None:
         config = read_config(write(tmp_path, LEAST))
-        assert (config.host, config.host_type) == ("127.0.0.1", "static")
+        assert config.bind_host() == "127.0.0.1"
         assert config.relay.address is None
         assert config.relay.ice_servers is None
         assert config.peering.enabled
@@ -117,7 +120,7 @@ class TestFile:
             ('name = "a"\nuuid = "1"\nport = 1', "version 4 UUID"),
             (f'name = "a"\nuuid = "{UUID}"\nport = 0', "1 to 65535"),
             (f'name = "a"\nuuid = "{UUID}"', "lacks required field `port`"),
-            (LEAST + "host_type = 'static'\nhost = ''", "needs a host"),
+            (LEAST + "host_type = 'static'\nhost = ''", "host is empty"),
             ("\0", "cannot be used"),
         ],
     )
