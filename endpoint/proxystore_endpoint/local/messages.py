@@ -312,7 +312,7 @@ def decode_request(body: bytes | bytearray | memoryview) -> Request:
     """
     try:
         return _requests.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise LocalProtocolError(
             f"A message on the control socket is malformed: {error}"
         ) from error
@@ -322,7 +322,7 @@ def decode_reply(body: bytes | bytearray | memoryview) -> Reply:
     """Read a reply; raises as `decode_request`."""
     try:
         return _replies.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise LocalProtocolError(
             f"A message on the control socket is malformed: {error}"
         ) from error

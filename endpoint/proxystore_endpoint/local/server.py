@@ -144,6 +144,9 @@ class _Connection(asyncio.Protocol):
         """Take in a part of a request."""
         self._buffer += data
         self._go_on()
+        if self._task is not None and len(self._buffer) > m.MAX_REQUEST:
+            # Only then: while it is read from, it shows when the client goes away.
+            self._transport.pause_reading()
 
     def _go_on(self) -> None:
         while self._task is None and not self._transport.is_closing():
@@ -177,7 +180,6 @@ class _Connection(asyncio.Protocol):
             self._reply(m.to_failure(error))
             return
         if isinstance(answer, Awaitable):
-            self._transport.pause_reading()
             self._task = asyncio.ensure_future(self._finish(answer))
         else:
             self._reply(answer)
