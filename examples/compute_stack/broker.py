@@ -115,9 +115,9 @@ class Broker:
         return False
 
     @property
-    def pids(self) -> list[int]:
-        """Processes of it."""
-        return [self._server.pid, self._mapper.pid]
+    def processes(self) -> list[Process]:
+        """Its processes."""
+        return [self._server, self._mapper]
 
     def close(self) -> None:
         """End it, and forget what it holds."""

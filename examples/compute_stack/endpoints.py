@@ -45,6 +45,8 @@ class UserEndpoint:
 
     Attributes:
         id: Where to send tasks.
+        pid: The process.
+        process: The same, to look after.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class UserEndpoint:
             "GLOBUS_COMPUTE_USER_DIR": str(directory),
             "GLOBUS_COMPUTE_ENDPOINT_DIR": str(directory / name),
         }
-        self._process = Process(
+        self.process = Process(
             "user endpoint",
             [PROGRAM, "_start-user-endpoint", name],
             variables,
@@ -74,15 +76,15 @@ class UserEndpoint:
             directory,
             json.dumps(stdin).encode(),
         )
-        self.pid = self._process.pid
+        self.pid = self.process.pid
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait for something that it does."""
-        self._process.wait_for(condition, START)
+        self.process.wait_for(condition, START)
 
     def pids(self) -> list[int]:
         """Return its processes, those of its workers among them."""
-        return self._process.family()
+        return self.process.family()
 
     def log(self) -> str:
         """Return all that it, and what it started, wrote."""
@@ -90,7 +92,7 @@ class UserEndpoint:
 
     def close(self) -> None:
         """End it and its workers."""
-        self._process.end()
+        self.process.end()
 
 
 class CoreEndpoint:
@@ -106,6 +108,8 @@ class CoreEndpoint:
 
     Attributes:
         id: Where to send tasks.
+        pid: The process.
+        process: The same, to look after.
     """
 
     name = "core"
@@ -131,17 +135,17 @@ class CoreEndpoint:
             "no_proxy": "",
         }
         self._configure(directory, engine, variables, config)
-        self._process = Process(
+        self.process = Process(
             "core endpoint",
             [PROGRAM, "start", self.name],
             variables,
             directory / "output.log",
             directory,
         )
-        self.pid = self._process.pid
+        self.pid = self.process.pid
         answer = directory / self.name / "endpoint.json"
-        self._process.wait_for(answer.exists, START)
-        self._process.wait_for(lambda: answer.read_text().endswith("}"), START)
+        self.process.wait_for(answer.exists, START)
+        self.process.wait_for(lambda: answer.read_text().endswith("}"), START)
         self.id = str(json.loads(answer.read_text())["endpoint_id"])
 
     def _configure(
@@ -161,7 +165,8 @@ class CoreEndpoint:
             **config,
         }
         # A superuser's user endpoints inherit nothing but this.
-        theirs = {k: v for k, v in variables.items() if not k.endswith(("_proxy", "_SECRET"))}
+        theirs = {k: v for k, v in variables.items() if not k.endswith("_SECRET")}
+        theirs["http_proxy"] = ""  # which is no way to the rest of the world
         files = {
             "core-config": ("core.yaml", json.dumps(settings)),
             "template-config": ("template.yaml.j2", engine),
@@ -186,7 +191,7 @@ class CoreEndpoint:
 
     def pids(self) -> list[int]:
         """Return its processes, those of user endpoints and of workers among them."""
-        return self._process.family()
+        return self.process.family()
 
     def log(self) -> str:
         """Return all that it, and what it started, wrote."""
@@ -194,7 +199,7 @@ class CoreEndpoint:
 
     def close(self) -> None:
         """End it, its user endpoints and their workers."""
-        self._process.end()
+        self.process.end()
 
 
 def _logs(directory: Path) -> str:

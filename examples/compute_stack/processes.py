@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -55,7 +55,7 @@ class Process:
         self.name = name
         self.log = log
         environment = {MARK: uuid.uuid4().hex, **environment}
-        self._mark = environment[MARK]
+        self.mark = environment[MARK]
         with log.open("ab") as output:
             try:
                 self._process = subprocess.Popen(
@@ -99,39 +99,61 @@ class Process:
 
     def end(self, kind: signal.Signals = signal.SIGTERM, patience: float = 20.0) -> None:
         """Ask it to end, and kill whatever is left of all that it started."""
-        family = self._family()
+        family = family_of(self.pid, self.mark) if self.alive else set()
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(kind)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
-        rest = family | self._family()
-        for process in rest:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        kill(family | family_of(None, self.mark), self._process.poll, patience)
         self._process.wait()
-        deadline = time.monotonic() + patience
-        while any(map(running, rest)) and time.monotonic() < deadline:
-            time.sleep(0.01)
 
     def family(self) -> list[int]:
         """Return the processes that it started, and itself, whatever session they are in."""
-        return sorted(process.pid for process in self._family())
+        return sorted(
+            process.pid for process in family_of(self.pid if self.alive else None, self.mark)
+        )
 
-    def _family(self) -> set[psutil.Process]:
-        """Find its descendants, and those whose parents ended by a mark that all inherit.
 
-        The mark alone is not enough: who changes its title writes over its environment.
-        """
-        found = set()
+def family_of(pid: int | None, mark: str) -> set[psutil.Process]:
+    """Find the descendants of a process, and those whose parents ended by the mark they inherit.
+
+    The mark alone is not enough: who changes its title writes over its environment.
+
+    Args:
+        pid: The process, if it is alive.
+        mark: The mark.
+    """
+    found = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if pid is not None:
+            found |= {me := psutil.Process(pid), *me.children(recursive=True)}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == mark:
+                found.add(process)
+    return found
+
+
+def kill(
+    family: Iterable[psutil.Process],
+    reap: Callable[[], object] = lambda: None,
+    patience: float = 20.0,
+) -> None:
+    """Kill processes, and wait until they are gone.
+
+    Args:
+        family: The processes.
+        reap: Called again and again, to take the remains of children.
+        patience: Seconds to wait.
+    """
+    for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
-            if self.alive:
-                found |= {me := psutil.Process(self.pid), *me.children(recursive=True)}
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                if process.environ().get(MARK) == self._mark:
-                    found.add(process)
-        return found
+            process.kill()
+    deadline = time.monotonic() + patience
+    while any(map(running, family)) and time.monotonic() < deadline:
+        reap()
+        time.sleep(0.01)
 
 
 def running(process: psutil.Process) -> bool:

@@ -1,12 +1,15 @@
 """The stand-in as a process: an HTTP server on 127.0.0.1, and a consumer of results.
 
-Run as `python -m examples.compute_stack.server BROKER_URL PORT_FILE`; it ends when its standard
-input does, so with the process that started it, however that ends.
+Run as `python -m examples.compute_stack.server BROKER_URL PORT_FILE`. It ends when its standard
+input does, so with the process that started it, however that ends, and takes with it the processes
+that were named there, and the directory of the port file.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from examples.compute_stack.processes import family_of, kill
 from examples.compute_stack.queues import PREFIX, Queues
 from examples.compute_stack.routes import Routes
 from examples.compute_stack.service import Service
@@ -62,7 +66,9 @@ def main(broker_url: str, port_file: str) -> None:
     draft = ready.with_suffix(".draft")
     draft.write_text(str(server.server_address[1]))
     draft.rename(ready)
-    sys.stdin.buffer.read()
+    named = [json.loads(line) for line in sys.stdin]  # until there is nobody to write there
+    kill({process for pid, mark in named for process in family_of(pid, mark)})
+    shutil.rmtree(ready.parent, ignore_errors=True)
     os._exit(0)  # threads wait in sockets, and there is nothing to keep
 
 

@@ -25,7 +25,7 @@ from examples.compute_stack.clients import executor_of, make_client
 from examples.compute_stack.endpoints import ROOT, CoreEndpoint, UserEndpoint, environment_of
 from examples.compute_stack.engines import engine as engine_of
 from examples.compute_stack.faults import Fault
-from examples.compute_stack.processes import StackError
+from examples.compute_stack.processes import Process, StackError
 from examples.compute_stack.routes import CONTROL
 from examples.compute_stack.service import LIMIT, Traffic
 
@@ -58,6 +58,8 @@ class Stack:
             self._broker = Broker(self._directory / "broker")
             self._close.callback(self._broker.close)
             self.url = self._start_service()
+            for process in self._broker.processes:
+                self._entrust(process)
         except BaseException:
             self.close()
             raise
@@ -97,6 +99,13 @@ class Stack:
                 raise StackError(f"the stand-in did not start:\n{log.read_text()[-3000:]}")
             time.sleep(0.02)
         return f"http://127.0.0.1:{port.read_text()}"
+
+    def _entrust(self, process: Process) -> None:
+        """Let the stand-in end a process should this one be killed."""
+        pipe = self._service.stdin
+        if pipe is not None:
+            pipe.write(json.dumps([process.pid, process.mark]).encode() + b"\n")
+            pipe.flush()
 
     def __enter__(self) -> Stack:
         return self
@@ -152,6 +161,7 @@ class Stack:
             **(config or {}),
         )
         self._close.callback(made.close)
+        self._entrust(made.process)
         made.wait_for(self._beats(made.id))
         return made
 
@@ -182,6 +192,7 @@ class Stack:
             **(config or {}),
         )
         self._close.callback(made.close)
+        self._entrust(made.process)
         return made
 
     @staticmethod
@@ -199,7 +210,7 @@ class Stack:
 
     def pids(self) -> list[int]:
         """Return the processes of the broker and of the stand-in."""
-        return [*self._broker.pids, self._service.pid]
+        return [*(process.pid for process in self._broker.processes), self._service.pid]
 
     def traffic(self) -> Traffic:
         """Return what has passed so far."""

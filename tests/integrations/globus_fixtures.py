@@ -28,6 +28,8 @@ def stack() -> Iterator[Stack]:
     """Start the broker and the stand-in of the service."""
     with Stack({"PROXYSTORE_SHM_ROOT": os.environ["PROXYSTORE_SHM_ROOT"]}) as made:
         yield made
+        started = [psutil.Process(pid) for pid in made.pids()]
+    assert not any(map(running, started)), "processes left"
 
 
 @pytest.fixture(scope="session")
