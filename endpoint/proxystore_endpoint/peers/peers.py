@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
+
 from proxystore_core.exceptions import MissingReason
 from proxystore_endpoint.exceptions import EndpointError, PathError, WireError
 from proxystore_endpoint.grants import Grants
@@ -93,8 +95,9 @@ class Peers:
         self._identity = identity
         self._grants = grants
         self._provider = provider
-        self._limits = limits
         self._settings = settings = PeerSettings() if settings is None else settings
+        limits = msgspec.structs.replace(limits, max_window=min(limits.max_window, settings.window))
+        self._limits = limits
         self._webrtc = webrtc
         self._agent = agent
         self._advertise = advertise

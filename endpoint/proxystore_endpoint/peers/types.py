@@ -110,7 +110,8 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
             out the oldest.
         request_timeout: Of a request where the caller names none.
         parallel_rtt: Round trip from which one object may come over several lanes.
-        parallel_min: Bytes of an object from which it may.
+        window: Bytes of one object that a lane may have on the way: what a cut costs at most.
+            More lanes, not a larger window, fill a long way.
     """
 
     connect_timeout: float = 10.0
@@ -125,7 +126,7 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_handshakes: int = 1024
     request_timeout: float = 60.0
     parallel_rtt: float = 0.004
-    parallel_min: int = 16 << 20
+    window: int = 2 << 20
 
 
 class RelaySight(Protocol):

@@ -232,7 +232,9 @@ class Incoming(Machine):
         to_come = stream.expected - stream.taken - length
         if stream.room > stream.window // 2 or to_come <= stream.room:
             return
-        more = min(stream.window, to_come) - stream.room
+        more = min(stream.window - length, to_come) - stream.room  # this frame is on its way
+        if more <= 0:
+            return
         stream.room += more
         self._outbox.control(frames.CREDIT, stream.number, frames.CREDIT_BODY.pack(more))
 
