@@ -23,6 +23,8 @@ from proxystore_endpoint.local.server import LocalServer
 from proxystore_endpoint.running import Running, node_name, process_started, write_running
 from proxystore_endpoint.storage import Storage
 
+from proxystore_core.connectors.shared_memory import SharedMemoryConnector
+
 
 class Solo:
     """A daemon in a process of its own.
@@ -59,6 +61,12 @@ class Solo:
         self.process.stdin.close()
         self._reap()
 
+    def clean_up(self) -> None:
+        """Stop it if it runs; remove the memory that killed ones left."""
+        if self.process.returncode is None:
+            self.stop()
+        SharedMemoryConnector().close()
+
     def _reap(self) -> None:
         self.process.wait(30)
         for stream in (self.process.stdin, self.process.stdout):
@@ -72,8 +80,7 @@ def running(home: Path, name: str = "solo", **options: Any) -> Iterator[Solo]:
     try:
         yield made
     finally:
-        if made.process.returncode is None:
-            made.stop()
+        made.clean_up()
 
 
 async def serve(home: Path, name: str, uuid: str, options: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def survive(home: Path, kills: int) -> int:
             files = {path.name for path in (home / "persist" / "files").iterdir()}
             assert len(files - {".lock"}) <= kept
     finally:
-        solo.stop()
+        solo.clean_up()
     with Storage(solo.uuid, memory_quota="20 MB", persist_dir=str(home / "persist")) as storage:
         assert storage.problems() == []
     return sum(worker.acknowledged for worker in workers)
