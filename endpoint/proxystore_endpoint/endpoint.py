@@ -19,7 +19,7 @@ import msgspec
 from proxystore_core import __version__
 from proxystore_core.exceptions import InvalidKeyError, MissingReason
 from proxystore_endpoint.exceptions import EndpointTimeoutError, PeerUnreachableError
-from proxystore_endpoint.peers.types import Fetched, PeerStatus
+from proxystore_endpoint.peers.types import Fetched, PeerStatus, RemoteStat
 from proxystore_endpoint.storage import Durability, Storage, Stored, StoredObject, check_key
 from proxystore_endpoint.storage.types import ObjectStat, Reservation
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from proxystore_endpoint.peers.peers import Peers
 
 _T = TypeVar("_T")
-_REASONS = 10_000
+_REMEMBERED = 50_000
 _TRANSFER_S = 3600.0  # a transfer that does not get on fails long before
 
 
@@ -107,6 +107,7 @@ class Endpoint:
         self._trust_copies = trust_copies
         self._transfers: dict[tuple[str, str], _Transfer] = {}
         self._reasons: OrderedDict[tuple[str, str], MissingReason] = OrderedDict()
+        self._versions: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     @property
     def endpoint_id(self) -> str:
@@ -153,7 +154,8 @@ class Endpoint:
             return None
         if not self._trust_copies:
             told = await self._ask(self._connected(peer).stat(peer, key, timeout=timeout))
-            if isinstance(told, MissingReason) or not _same(found, told.nbytes, told.etag):
+            version = self._versions.get((str(peer), key), "")
+            if isinstance(told, MissingReason) or not _same(found, version, told):
                 self._storage.evict(key, origin=str(peer))
                 return None
         self.counters.copies += 1
@@ -186,9 +188,10 @@ class Endpoint:
 
         got = await self._ask(self._connected(peer).get(peer, key, sink, timeout=_TRANSFER_S))
         if not isinstance(got, Fetched):
-            self._remember(origin, key, got)
+            _keep(self._reasons, (origin, key), got)
             return None
         got.reservation.publish(ttl=got.expires_in, etag=got.etag)
+        _keep(self._versions, (origin, key), got.version)
         self.counters.fetched += 1
         self.counters.fetched_bytes += got.nbytes
         return self._storage.open(key, origin=origin)
@@ -267,12 +270,6 @@ class Endpoint:
             return self._storage.missing_reason(key)
         return self._reasons.get((str(peer), key), MissingReason.UNKNOWN)
 
-    def _remember(self, origin: str, key: str, reason: MissingReason) -> None:
-        self._reasons[origin, key] = reason
-        self._reasons.move_to_end((origin, key))
-        if len(self._reasons) > _REASONS:
-            self._reasons.popitem(last=False)
-
     def _peer(self, endpoint_id: str | None) -> UUID | None:
         if endpoint_id is None:
             return None
@@ -330,8 +327,21 @@ class Endpoint:
         }
 
 
-def _same(copy: StoredObject, nbytes: int, etag: str) -> bool:
-    return copy.nbytes == nbytes and (not etag or not copy.etag or etag == copy.etag)
+def _same(copy: StoredObject, version: str, told: RemoteStat) -> bool:
+    """Tell whether a copy is what the peer has now; if neither says, it is not."""
+    if copy.nbytes != told.nbytes:
+        return False
+    if told.version and version == told.version:
+        return True
+    return bool(told.etag) and told.etag == copy.etag
+
+
+def _keep(kept: OrderedDict[tuple[str, str], _T], key: tuple[str, str], value: _T) -> None:
+    """Remember something, and forget the oldest when there is too much."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > _REMEMBERED:
+        kept.popitem(last=False)
 
 
 @asynccontextmanager

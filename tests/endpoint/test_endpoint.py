@@ -290,6 +290,24 @@ class TestCopies:
             assert other.get("k", a) is None
             assert other.status()["storage"]["copies"] == 0
 
+    def test_out_of_date_without_a_digest(self, pair: tuple[Home, Home, str]) -> None:
+        """What local processes put has no digest, and may be replaced by as many bytes."""
+        here, there, a = pair
+        code = """
+import sys
+from proxystore_endpoint.connector import EndpointConnector, EndpointKey
+with EndpointConnector([sys.argv[1]]) as connector:
+    connector.set(EndpointKey("k", sys.argv[1]), sys.argv[2].encode() * 500_000)
+"""
+        with there.client("b") as other:
+            here.python(code, a, "1")
+            assert bytes(other.get("k", a) or b"") == b"1" * 500_000
+            assert bytes(other.get("k", a) or b"") == b"1" * 500_000
+            assert other.status()["counters"]["fetched"] == 1
+            here.python(code, a, "2")
+            assert bytes(other.get("k", a) or b"") == b"2" * 500_000
+            assert other.status()["counters"]["fetched"] == 2
+
     def test_changed_from_afar(self, pair: tuple[Home, Home, str]) -> None:
         here, there, a = pair
         with here.client("a") as mine, there.client("b") as other:

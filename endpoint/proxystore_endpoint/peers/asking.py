@@ -54,7 +54,7 @@ class Asking:
         self._check(response)
         expires = response.expires_ms / 1000 if response.expires_ms else None
         durability = _DURABILITY.get(response.durability, "memory")
-        return RemoteStat(response.size, durability, response.etag, expires)
+        return RemoteStat(response.size, durability, response.etag, expires, response.version)
 
     async def keys(self) -> list[str]:
         """Ask for all keys."""

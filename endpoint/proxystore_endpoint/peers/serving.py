@@ -141,7 +141,11 @@ class Serving:
         end = size if request.length < 0 else min(size, request.offset + request.length)
         nbytes = end - request.offset
         response = Response(
-            nbytes=nbytes, size=size, etag=found.etag, expires_ms=_ms(found.expires_in)
+            nbytes=nbytes,
+            size=size,
+            etag=found.etag,
+            version=found.stat.version,
+            expires_ms=_ms(found.expires_in),
         )
         if not nbytes:
             return response
@@ -164,6 +168,7 @@ class Serving:
             found=True,
             size=stat.nbytes,
             etag=stat.etag,
+            version=stat.version,
             expires_ms=_ms(stat.expires_in),
             durability=stat.durability,
         )

@@ -122,7 +122,7 @@ class Transfer:
         if reservation is None:
             reservation = self._sink(0)
         expires = first.expires_ms / 1000 if first.expires_ms else None
-        return Fetched(reservation, first.size, first.etag, expires)
+        return Fetched(reservation, first.size, first.etag, expires, first.version)
 
     async def _stop(self) -> None:
         """End all that is under way; only then may the memory go."""
@@ -232,7 +232,11 @@ class Transfer:
                 self._first = response
                 self._split(part, wanted, response)
             first = self._first
-        if (response.size, response.etag) != (first.size, first.etag):
+        if (response.size, response.etag, response.version) != (
+            first.size,
+            first.etag,
+            first.version,
+        ):
             raise PeerResponseError(
                 f"Endpoint {self._peer.uuid}: object {self._key!r} changed while it was fetched.",
                 peer=self._peer.uuid,

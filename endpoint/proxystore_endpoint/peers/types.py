@@ -19,12 +19,14 @@ class Fetched(NamedTuple):
         nbytes: Its length in bytes.
         etag: SHA-256 of its bytes in hex as the peer says, or `''` where it does not know.
         expires_in: Seconds that it has left, or `None` for no end.
+        version: Differs once the peer's object was replaced; `''` where it does not say.
     """
 
     reservation: Reservation
     nbytes: int
     etag: str = ""
     expires_in: float | None = None
+    version: str = ""
 
 
 class RemoteStat(NamedTuple):
@@ -35,12 +37,14 @@ class RemoteStat(NamedTuple):
         durability: Where it lies there.
         etag: SHA-256 of its bytes in hex, or `''`.
         expires_in: Seconds that it has left, or `None` for no end.
+        version: Differs once the peer's object was replaced; `''` where it does not say.
     """
 
     nbytes: int
     durability: Durability
     etag: str = ""
     expires_in: float | None = None
+    version: str = ""
 
 
 class LaneStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+import itertools
+import secrets
 import threading
 from collections import OrderedDict
 from typing import NamedTuple
@@ -12,6 +14,8 @@ from proxystore_endpoint.storage.rows import Row
 from proxystore_endpoint.storage.types import Durability, ObjectStat
 
 _REASONS = 50_000
+_RUN = secrets.token_hex(4)  # versions of an earlier run are others
+_NUMBERS = itertools.count()
 
 
 class Name(NamedTuple):
@@ -39,10 +43,12 @@ class Entry:
         file: Name of the spilled file it lies in, or `''`.
         row: Its row among the durable objects, or `None`.
         damaged: Whether its bytes were found to be damaged.
+        version: Differs from that of every other object that this name had or will have.
     """
 
     __slots__ = (
-        "damaged", "etag", "expires", "file", "in_memory", "name", "nbytes", "row", "stored"
+        "damaged", "etag", "expires", "file", "in_memory", "name", "nbytes", "row", "stored",
+        "version",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +72,7 @@ class Entry:
         self.file = file
         self.row = row
         self.damaged = False
+        self.version = f"{_RUN}-{next(_NUMBERS):x}"
 
     @property
     def durability(self) -> Durability:
@@ -89,6 +96,7 @@ class Entry:
             expires_in=None if self.expires is None else max(0.0, self.expires - now),
             age=max(0.0, now - self.stored),
             origin=self.name.origin,
+            version=self.version,
         )
 
 

@@ -40,6 +40,7 @@ class ObjectStat(NamedTuple):
         expires_in: Seconds until it expires, or `None` for never.
         age: Seconds since it was stored here.
         origin: Endpoint that it is a copy from; `''` for an object of this endpoint.
+        version: Differs once the object was replaced; says nothing else.
     """
 
     key: str
@@ -49,6 +50,7 @@ class ObjectStat(NamedTuple):
     expires_in: float | None = None
     age: float = 0.0
     origin: str = ""
+    version: str = ""
 
 
 class StoredObject:

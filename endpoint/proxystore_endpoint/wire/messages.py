@@ -176,6 +176,8 @@ class Response(Body, frozen=True, omit_defaults=True, kw_only=True):
         nbytes: Bytes of the body that follows, 0 for none.
         size: Size of the whole object.
         etag: SHA-256 of the object in hex, or "" where it is not known.
+        version: get and stat: text that differs once the object was replaced, whether its
+            digest is known or not; "" from a side that does not say.
         expires_ms: Milliseconds that the object has left, or 0 for no end.
         durability: put and stat: what is true of the stored object.
         reason: missing: value of a `MissingReason`.
@@ -189,6 +191,7 @@ class Response(Body, frozen=True, omit_defaults=True, kw_only=True):
     nbytes: _Size = 0
     size: _Size = 0
     etag: Annotated[str, Meta(max_length=64)] = ""
+    version: Annotated[str, Meta(max_length=64)] = ""
     expires_ms: _Ms = 0
     durability: _Word = ""
     reason: _Word = ""
