@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import threading
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -51,6 +52,8 @@ class InProcess:
         self.id = str(uuid.uuid4())
         self._engine = engine
         self._directory = Path(tempfile.mkdtemp(prefix="compute-stack-"))
+        # Also where it is never closed.
+        self._remove = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
         self._usual = Path.cwd()
         self._inboxes: dict[str, queue.SimpleQueue[bytes]] = {}
         self._open = threading.Lock()
@@ -74,7 +77,7 @@ class InProcess:
         """End the engine."""
         self._engine.shutdown(block=True)
         os.chdir(self._usual)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._remove()
 
     def client(self, kind: type[C] | None = None, **options: Any) -> C:
         """Make a client, see `make_client`."""
