@@ -53,16 +53,26 @@ class NatLab:
         sites: Kind of each site, by name.
         udp: Whether packets of UDP get through each site's border.
         loss: Part of the packets that get lost at each border, at random.
+        punch: Whether routers let in the SYN of a TCP connection that both sides began, as
+            Linux does; many firewalls don't.
 
     Attributes:
         middle: The namespace of servers that everybody reaches, at `MIDDLE`.
         hosts: The namespace of each site's host.
     """
 
-    def __init__(self, sites: Mapping[str, Kind], *, udp: bool = True, loss: float = 0.0) -> None:
+    def __init__(
+        self,
+        sites: Mapping[str, Kind],
+        *,
+        udp: bool = True,
+        loss: float = 0.0,
+        punch: bool = False,
+    ) -> None:
         self._drops = [] if udp else ["-p udp"]
         if loss:
             self._drops.append(f"-m statistic --mode random --probability {loss}")
+        self._punch = punch
         self._spaces = Namespaces(iptables="iptables")
         self._servers: list[subprocess.Popen[bytes]] = []
         self.hosts: dict[str, Namespace] = {}
@@ -94,6 +104,8 @@ class NatLab:
         host = self._spaces.add(name)
         self._spaces.wire(host, "eth0", outer, "lan")
         random = "--random-fully" if kind == "symmetric" else ""
+        if not self._punch:
+            drops.append(_DROP.format(chain="FORWARD", what="-i wan -p tcp --syn"))
         outer.script(_ROUTER.format(lan=LAN_ROUTER, random=random) + "\n".join(drops))
         host.script(f"ip addr add {LAN_HOST}/24 dev eth0\nip route add default via {LAN_ROUTER}")
         return host

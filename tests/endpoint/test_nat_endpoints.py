@@ -85,6 +85,13 @@ def test_without_udp_there_is_tcp_or_the_relay(
     check(endpoints_without_udp, here, there, path)
 
 
+def test_tcp_from_both_sides_needs_no_udp(tmp_path: Path) -> None:
+    sites: dict[str, Kind] = {"a-cone": "cone", "b-cone": "cone"}
+    with NatLab(sites, udp=False, punch=True) as lab, running(lab, tmp_path) as endpoints:
+        check(endpoints, "a-cone", "b-cone", "tcp")
+        check(endpoints, "b-cone", "a-cone", "tcp")
+
+
 def test_live_links_outlive_the_relay(endpoints: LabEndpoints) -> None:
     """After all pairs are connected: the relay dies, and comes back."""
     check(endpoints, "a-cone", "b-cone", "webrtc")

@@ -32,7 +32,17 @@ from proxystore_endpoint.transports.ice import IceServer, IceServers
 if TYPE_CHECKING:
     from proxystore_endpoint.transports.datachannel import DataChannelPipe
 
-__all__ = ["ANSWER", "OFFER", "IceServers", "Signal", "answer", "offer", "read_session", "refusal"]
+__all__ = [
+    "ANSWER",
+    "KIND",
+    "OFFER",
+    "IceServers",
+    "Signal",
+    "answer",
+    "offer",
+    "read_session",
+    "refusal",
+]
 
 TIMEOUT: Final = 15.0
 """Seconds until there is a connection, or there will be none."""
