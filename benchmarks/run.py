@@ -31,6 +31,7 @@ PARTS = {
     "parsl": "parsl_roundtrip",
     "dask": "dask_roundtrip",
     "globus": "globus_compute",
+    "endpoint": "endpoint",
     "proxy": "proxy_ops",
     "serialize": "serialize",
     "shared_memory": "shared_memory",
