@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import threading
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import globus_sdk
@@ -189,6 +189,36 @@ def test_a_failed_registration(near: InProcess, ex: ProxyExecutor) -> None:
     with pytest.raises(globus_sdk.GlobusAPIError):
         ex.register_function(test_one_refused_function)
     assert ex.submit(length, "xy").result(PATIENCE) == 2
+
+
+def test_code_that_is_too_large(near: InProcess, ex: ProxyExecutor) -> None:
+    near.fault("/functions", 413)
+    error = ex.submit(add, 1).exception()
+    assert isinstance(error, PayloadTooLargeError)
+    assert "closure" in str(error)
+    assert isinstance(error.__cause__, globus_sdk.GlobusAPIError)
+    assert ex.submit(add, 1).result(PATIENCE) == 1
+
+
+def test_threads_register_a_function_once(near: InProcess, ex: ProxyExecutor) -> None:
+    near.fault("/functions", delay=0.2)
+    meeting = threading.Barrier(4)
+
+    def submit(n: int) -> Any:
+        meeting.wait()
+        return ex.submit(length, "x" * n).result(PATIENCE)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(submit, range(4))) == [0, 1, 2, 3]
+
+
+def test_a_result_that_cannot_be_made(ex: ProxyExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(value: Any) -> Any:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(ex._proxy_calls, "result", broken)
+    with pytest.raises(RuntimeError, match="odd"):
+        ex.submit(length, "x").result(PATIENCE)
 
 
 def test_a_function_that_cannot_be_pickled(ex: ProxyExecutor) -> None:

@@ -69,6 +69,23 @@ def too_large(task: str, nbytes: int, limit: int, *, known: bool) -> PayloadTooL
     )
 
 
+def code_too_large(name: str, limit: int) -> PayloadTooLargeError:
+    """Say what to do about a function whose code is too large to be registered.
+
+    Args:
+        name: Its name.
+        limit: Most that the service takes, in bytes.
+    """
+    return PayloadTooLargeError(
+        f"The code of {name!r} is larger than the {bytes_to_readable(limit)} that Globus Compute "
+        "takes: data that the function holds, in its closure or its defaults, travels with it. "
+        "Give it such data as arguments.",
+        task=name,
+        nbytes=0,
+        limit=limit,
+    )
+
+
 def explained(error: BaseException | None, executor: str) -> BaseException | None:
     """Say with the error of a task what its workers lack, where that is what it tells."""
     found = _MISSING.search(getattr(error, "remote_data", ""))

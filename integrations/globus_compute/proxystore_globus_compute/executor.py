@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 import uuid
@@ -13,18 +12,20 @@ from typing import Any
 from globus_compute_sdk import Executor
 from globus_compute_sdk.sdk.asynchronous.compute_future import ComputeFuture
 from globus_compute_sdk.serialize import ComputeSerializer
+from globus_sdk import GlobusAPIError
 
 from proxystore_core.autoproxy import Policy, Session, Stats
 from proxystore_core.exceptions import AutoProxyError
-from proxystore_core.proxy import extract, is_proxy
 from proxystore_core.store import Store
 from proxystore_core.store.config import to_bytes
 from proxystore_globus_compute.calls import Calls, Known, Ready
+from proxystore_globus_compute.errors import code_too_large
 from proxystore_globus_compute.futures import Books, Pending, failed
+from proxystore_globus_compute.mapping import results_of, tasks_of
 from proxystore_globus_compute.options import checked
 from proxystore_globus_compute.serializer import aware
 from proxystore_globus_compute.source import epilogue
-from proxystore_globus_compute.submission import SERVICE_LIMIT, Item, send
+from proxystore_globus_compute.submission import SERVICE_LIMIT, TOO_LARGE, Item, send
 
 
 class ProxyExecutor(Executor):
@@ -63,6 +64,7 @@ class ProxyExecutor(Executor):
         self._proxy_batch_bytes = min(to_bytes(batch_bytes), SERVICE_LIMIT)
         self._proxy_chunks: dict[Callable[..., Any], str] = {}
         self._proxy_calls = Calls(used)
+        self._proxy_registering = threading.RLock()
         self._proxy_stopping = False
         super().__init__(*args, **kwargs)
         self.serializer = super().serializer
@@ -103,13 +105,19 @@ class ProxyExecutor(Executor):
         Raises:
             ValueError: If the function is registered with this executor already.
             RuntimeError: If the executor was shut down.
+            PayloadTooLargeError: If its code is larger than the service takes.
         """
         if function_id is None and self._may_register(fn):
             known = self._proxy_calls.wrap(fn)
             func_register_kwargs.pop("function", None)
-            function_id = str(
-                self.client.register_function(known.func or fn, **func_register_kwargs)
-            )
+            try:
+                function_id = str(
+                    self.client.register_function(known.func or fn, **func_register_kwargs)
+                )
+            except GlobusAPIError as error:
+                if error.http_status == TOO_LARGE:
+                    raise code_too_large(known.name, SERVICE_LIMIT) from error
+                raise
             self._proxy_calls.remember(function_id, known)
         return str(super().register_function(fn, function_id))
 
@@ -161,12 +169,29 @@ class ProxyExecutor(Executor):
         if self._may_register(fn):
             fn, args, kwargs = self._proxy_calls.unbound(fn, args, kwargs)
         try:
-            if self._may_register(fn):
-                self.register_function(fn)
+            function_id = self._registered(fn)
         except Exception as error:  # noqa: BLE001  # belongs to whoever waits
             return failed(error)
-        function_id = self._function_registry[self._fn_cache_key(fn)]
         return self.submit_to_registered_function(function_id, args, kwargs)
+
+    def _registered(self, fn: Callable[..., Any], *, chunk: bool = False) -> str:
+        """Return what a function is registered as, from now on if need be.
+
+        Args:
+            fn: The function.
+            chunk: As what takes a list of calls.
+        """
+        with self._proxy_registering:  # several threads may submit it first
+            if not chunk:
+                key = self._fn_cache_key(fn)
+                return str(self._function_registry.get(key) or self.register_function(fn))
+            found = self._proxy_chunks.get(fn)
+            if found is None:
+                known = self._proxy_calls.wrap(fn, chunk=True)
+                found = str(self.client.register_function(known.func))
+                self._proxy_calls.remember(found, known)
+                self._proxy_chunks[fn] = found
+            return found
 
     def submit_to_registered_function(
         self,
@@ -249,51 +274,14 @@ class ProxyExecutor(Executor):
             raise ValueError(f"chunksize must be 1 or more, not {chunksize}.")
         self._check_running()
         deadline = None if timeout is None else time.monotonic() + timeout
-        calls = zip(*iterables, strict=False)
-        if chunksize > 1:
-            function_id = self._chunked(fn)
-            chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
-            futures = self._submit_all(function_id, ((chunk,) for chunk in chunks))
-        else:
-            if self._may_register(fn):
-                self.register_function(fn)
-            futures = self._submit_all(self._function_registry[self._fn_cache_key(fn)], calls)
+        tasks = tasks_of(zip(*iterables, strict=False), chunksize)
+        chunked = chunksize > 1
+        function_id = self._registered(fn, chunk=chunked)
+        ready = [self._ready(function_id, args) for args in tasks]
+        futures = deque([self._enqueue(function_id, call) for call in ready])
+        del ready
 
-        def results() -> Iterator[Any]:
-            try:
-                while futures:
-                    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                    value = futures[0].result(left)
-                    futures.popleft()
-                    if chunksize == 1:
-                        yield value
-                        del value  # the caller may want it gone before the next one
-                        continue
-                    values = list(extract(value) if is_proxy(value) else value)
-                    del value
-                    values.reverse()
-                    while values:
-                        yield values.pop()
-            finally:
-                for future in futures:
-                    future.cancel()
-
-        return results()
-
-    def _submit_all(
-        self, function_id: str, calls: Iterable[tuple[Any, ...]]
-    ) -> deque[ComputeFuture]:
-        stored = [self._ready(function_id, args) for args in calls]
-        return deque([self._enqueue(function_id, call) for call in stored])
-
-    def _chunked(self, fn: Callable[..., Any]) -> str:
-        found = self._proxy_chunks.get(fn)
-        if found is None:
-            known = self._proxy_calls.wrap(fn, chunk=True)
-            found = str(self.client.register_function(known.func))
-            self._proxy_calls.remember(found, known)
-            self._proxy_chunks[fn] = found
-        return found
+        return results_of(futures, deadline, chunked=chunked)
 
     def reload_tasks(self, task_group_id: Any = None) -> Iterable[ComputeFuture]:
         """Return futures of the tasks of a group; see the SDK's `Executor`.

@@ -177,14 +177,17 @@ class ProxyFuture(_Cancellable):
         if call is None:
             super().set_result(result)
             return
+        error: Exception | None = None
         try:
-            try:
-                result = call.books.calls.result(result)
-            finally:
-                call.over()
+            result = call.books.calls.result(result)
+        except Exception as problem:  # noqa: BLE001  # it belongs to whoever waits
+            error = problem
+        call.over()
+        if error is None:
             super().set_result(result)
-        finally:
-            call.books.done(self)
+        else:
+            super().set_exception(error)
+        call.books.done(self)
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Take the error of the task."""
@@ -193,10 +196,8 @@ class ProxyFuture(_Cancellable):
             super().set_exception(exception)
             return
         call.over()
-        try:
-            super().set_exception(explained(exception, call.books.label))
-        finally:
-            call.books.done(self)
+        super().set_exception(explained(exception, call.books.label))
+        call.books.done(self)
 
     def cancel(self) -> bool:
         """Cancel the task, unless it is done; one that was sent may run nevertheless."""

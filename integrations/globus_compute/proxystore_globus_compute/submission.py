@@ -16,7 +16,9 @@ from proxystore_globus_compute.futures import Pending
 SERVICE_LIMIT = 10 * 1024 * 1024
 """Bytes that the web service takes in one request."""
 
-_TOO_LARGE = 413
+TOO_LARGE = 413
+"""Status of the answer to a request with more."""
+
 _OF_ONE_FUNCTION = frozenset((400, 403, 404, 409, 410, 422))
 
 Post = Callable[[list[ComputeFuture], list[Any]], None]
@@ -87,7 +89,7 @@ def _parts(batch: list[Item], error: Exception) -> list[list[Item]]:
         return halves
     if not isinstance(error, GlobusAPIError):
         return [batch]
-    if error.http_status == _TOO_LARGE:
+    if error.http_status == TOO_LARGE:
         return halves
     if error.http_status in _OF_ONE_FUNCTION:
         of: defaultdict[str, list[Item]] = defaultdict(list)
@@ -98,7 +100,7 @@ def _parts(batch: list[Item], error: Exception) -> list[list[Item]]:
 
 
 def _fail(batch: list[Item], error: Exception) -> None:
-    large = isinstance(error, GlobusAPIError) and error.http_status == _TOO_LARGE
+    large = isinstance(error, GlobusAPIError) and error.http_status == TOO_LARGE
     for future, _, call in batch:
         told: Exception = error
         if large:
