@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from proxystore_globus_compute import endpoint_config
 
 from examples.compute_stack.endpoints import CoreEndpoint, UserEndpoint
 from examples.compute_stack.engines import engine
@@ -52,13 +53,22 @@ def htex(stack: Stack) -> Iterator[UserEndpoint]:
 
 @pytest.fixture(scope="session")
 def core(stack: Stack) -> Iterator[CoreEndpoint]:
-    """Configure and start a core endpoint: tier 3; users may ask for threads as workers."""
-    threads, htex = (
-        json.dumps({"engine": engine(kind), "heartbeat_period": 5}) for kind in ("threads", "htex")
+    """Start a core endpoint with the configuration that we write: tier 3.
+
+    Users may ask for threads as workers instead, and for what cannot start.
+    """
+    threads = json.dumps({"engine": engine("threads"), "heartbeat_period": 5})
+    written = endpoint_config(
+        workers_per_node=2,
+        engine={
+            "address": "127.0.0.1",
+            "cores_per_worker": 0.1,
+            "job_status_kwargs": {"strategy_period": 0.5, "max_idletime": 300},
+        },
     )
     template = (
         "{% if threads is defined %}" + threads + "{% elif broken is defined %}{{ nobodys }}"
-        "{% else %}" + htex + "{% endif %}"
+        "{% else %}\n" + written + "\n{% endif %}\n"
     )
     endpoint = stack.core_endpoint(template=template)
     yield endpoint
