@@ -131,7 +131,7 @@ class NatReport:
         if not self.answers:
             return "not tested: no STUN server has an address here (no DNS, or none configured)"
         return (
-            "blocked, or no server runs: peers connect by TCP where one side is reachable, "
+            "blocked, or no server runs: peers connect by TCP where NATs and firewalls let them, "
             "else through the relay"
         )
 
