@@ -31,9 +31,9 @@ class Connection(Incoming):
 
         view = connection.buffer()
         n = recv_into(view)                     # or several times, see `bulk`
-        events = connection.received(n, now)    # n = 0 is the end: connection.eof(now)
-        while handle(events) and connection.paused:
-            events = connection.received(0, now)
+        handle(connection.received(n, now))     # n = 0 is the end: connection.eof(now)
+        while connection.paused:
+            handle(connection.received(0, now))
         for part in connection.to_send():
             sendall(part)
 
@@ -42,7 +42,9 @@ class Connection(Incoming):
     a stream is over when the answer and its body are complete.
 
     Nothing that the other side sends makes a method raise: a breach of the rules gives an
-    `Ended` event with a `ProtocolError` and leaves a GOAWAY to be sent.
+    `Ended` event with a `ProtocolError` and leaves a GOAWAY to be sent. An event may be overtaken
+    by a later one of the same list: what one does about its stream can then raise
+    `StreamClosedError` or `ConnectionEndedError`.
 
     Args:
         role: `Role.CLIENT` for the side that connected.
