@@ -144,7 +144,7 @@ def add_rows(report: Report, options: Options) -> None:
     nbytes = 4 * MB if options.quick else 256 * MB
     key = Identity.generate()
     raw = key._key.private_bytes_raw()  # to be the same one in the other process
-    sizes = (64 * 1024, 256 * 1024)
+    sizes = (16 * 1024, 64 * 1024)
     runs = (options.rounds + 1) * (len(sizes) + 1)
     child = Child()
     try:

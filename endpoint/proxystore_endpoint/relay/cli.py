@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import datetime
 import logging
 import logging.handlers
@@ -21,12 +22,15 @@ import msgspec
 
 from proxystore_core.exceptions import MissingExtraError
 from proxystore_endpoint.exceptions import EndpointConfigError
+from proxystore_endpoint.limits import MIB
 from proxystore_endpoint.relay.auth import METHODS
 from proxystore_endpoint.relay.config import LEVELS, RelayAuthConfig, RelayServingConfig
 from proxystore_endpoint.relay.server import RelayServer
 
 _log = logging.getLogger("proxystore_endpoint.relay")
 _SPARE_FILES: Final = 64
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
 
 
 def parser() -> argparse.ArgumentParser:
@@ -118,6 +122,7 @@ async def serve(config: RelayServingConfig) -> None:
     loop.add_signal_handler(signal.SIGHUP, _reload, config, context)
     _raise_file_limit(config.limits.connections)
     await relay.start(config.host, config.port)
+    _keep_buffers()
     _log.info("Relay server listening on port %s", relay.port)
     if context is None:
         _log.info("There is no TLS: dial it by ws://, or put something in front that does TLS.")
@@ -165,6 +170,17 @@ def _raise_file_limit(connections: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
         if target < wanted:
             _log.warning("Only %d files may be open: fewer than %d connections", target, wanted)
+
+
+def _keep_buffers() -> None:
+    """Have glibc reuse freed buffers of some 100 KiB: else it maps and clears fresh pages for each.
+
+    mallopt(3), a fifth less time a byte with TLS. Other C libraries have other allocators.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 4 * MIB)
+        mallopt(_M_TRIM_THRESHOLD, 64 * MIB)
 
 
 def _level(level: int | str) -> int | str:

@@ -287,7 +287,7 @@ class Session:
             circuit,
             peer,
             credit=credit,
-            max_message=self.welcome.payload_limit,
+            payload_limit=self.welcome.payload_limit,
             send=self._send_data,
             push=self._push,
             forget=lambda number: self.pipes.pop(number, None),

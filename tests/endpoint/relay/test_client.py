@@ -33,6 +33,7 @@ from proxystore_endpoint.relay.auth import SharedSecret
 from proxystore_endpoint.relay.backoff import Backoff
 from proxystore_endpoint.relay.client import RelayClient
 from proxystore_endpoint.relay.limits import RelayLimits
+from proxystore_endpoint.relay.pipe import MESSAGE
 from proxystore_endpoint.relay.server import RelayServer
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
@@ -141,8 +142,8 @@ async def test_a_handler_outlives_the_relay_and_not_the_client():
 async def test_a_circuit_is_a_pipe():
     async with two() as (_, _, _, near, far):
         assert isinstance(near, Pipe)
-        assert (near.kind, near.max_message) == ("relay", MAX_CIRCUIT_MESSAGE)
-        for body in (b"", b"x", os.urandom(1000), os.urandom(MAX_CIRCUIT_MESSAGE)):
+        assert (near.kind, near.max_message) == ("relay", MESSAGE)
+        for body in (b"", b"x", os.urandom(1000), os.urandom(MESSAGE)):
             await near.send(body)
             await far.send(memoryview(body))
             assert await far.receive() == body
@@ -154,7 +155,17 @@ async def test_a_circuit_is_a_pipe():
         memory[:] = b"other"
         assert await far.receive() == b"first"
         with pytest.raises(MessageTooLargeError):
-            await near.send(bytes(MAX_CIRCUIT_MESSAGE + 1))
+            await near.send(bytes(MESSAGE + 1))
+
+
+@asynchronous
+async def test_a_relay_may_take_less_at_once():
+    async with two(payload=1000) as (_, _, _, near, far):
+        assert (near.max_message, far.max_message) == (1000, 1000)
+        await near.send(bytes(1000))
+        assert await far.receive() == bytes(1000)
+        with pytest.raises(MessageTooLargeError):
+            await near.send(bytes(1001))
 
 
 @asynchronous
@@ -245,10 +256,10 @@ async def test_close_wakes_who_waits():
 
         async def fill() -> None:
             while True:
-                await near.send(bytes(MAX_CIRCUIT_MESSAGE))
+                await near.send(bytes(MESSAGE))
 
         waiting = [asyncio.create_task(near.receive()), asyncio.create_task(fill())]
-        assert await eventually(lambda: near._credit < MAX_CIRCUIT_MESSAGE)
+        assert await eventually(lambda: near._credit < MESSAGE)
         await near.close()
         for error in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(error, PipeClosedError)

@@ -268,7 +268,7 @@ async def test_silent_and_stalled_clients_are_dropped():
         try:
             with pytest.raises(ConnectionError):
                 while True:
-                    await pipe.send(bytes(256 * KIB))
+                    await pipe.send(bytes(64 * KIB))
             counts = relay.switch.counts
             assert await eventually(lambda: counts["cut_silent"] + counts["cut_stalled"] == 2)
             assert counts["cut_stalled"] == 1
@@ -345,11 +345,11 @@ async def test_a_fast_sender_is_slowed_and_not_dropped():
         began = asyncio.get_running_loop().time()
 
         async def send() -> None:
-            for _ in range(40):
-                await pipe.send(bytes(256 * KIB))
+            for _ in range(160):
+                await pipe.send(bytes(64 * KIB))
 
         sending = asyncio.create_task(send())
-        for _ in range(40):
+        for _ in range(160):
             await other.receive()
         await sending
         assert asyncio.get_running_loop().time() - began > 1.0  # 10 MiB, 4 of them at once
@@ -404,7 +404,7 @@ async def test_tls(tmp_path):
         ):
             pipe = await one.open_circuit(identity.uuid)
             _, other = await inbox.circuits.get()
-            body = os.urandom(200_000)
+            body = os.urandom(60_000)
             for _ in range(20):
                 await pipe.send(body)
                 assert await other.receive() == body
