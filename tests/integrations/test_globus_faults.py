@@ -9,7 +9,7 @@ import textwrap
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from proxystore_globus_compute import PayloadTooLargeError, ProxyExecutor
 
 from examples.compute_stack.endpoints import UserEndpoint
 from examples.compute_stack.stack import Stack
+from proxystore_core import __version__
 from proxystore_core.connectors.file import FileConnector
 from proxystore_core.exceptions import ArgumentSerializationError, WorkerSetupError
 from proxystore_core.proxy import is_proxy
@@ -113,15 +114,14 @@ def test_workers_without_the_package(stack: Stack, ours: Ours, tmp_path: Path) -
         """)
     )
     endpoint = stack.user_endpoint("threads", environment={"PYTHONPATH": str(tmp_path)})
-    with ours(endpoint) as executor:
+    with closing(endpoint), ours(endpoint) as executor:
         futures = [executor.submit(twice, value) for value in (np.ones(MB), np.ones(1))]
         for future in futures:
             error = future.exception(PATIENCE)
             assert isinstance(error, WorkerSetupError)
-            assert "worker_init: pip install 'proxystore-core[globus-compute]==" in str(error)
+            assert f"worker_init: pip install 'proxystore-core=={__version__}'" in str(error)
             assert "requirements" in str(error)
             assert isinstance(error.__cause__, TaskExecutionFailed)
-    endpoint.close()
 
 
 # Arguments
@@ -219,12 +219,11 @@ def test_a_refused_function(stack: Stack, threads: UserEndpoint, ours: Ours) -> 
 def test_a_function_that_is_not_allowed(stack: Stack, ours: Ours) -> None:
     allowed = stack.client().register_function(other)
     endpoint = stack.user_endpoint("threads", config={"allowed_functions": [allowed]})
-    with ours(endpoint) as executor:
+    with closing(endpoint), ours(endpoint) as executor:
         error = executor.submit(twice, np.ones(MB)).exception(PATIENCE)
         assert "not permitted" in str(error)
         # It was registered by somebody else, and gets a proxy that it takes for the array.
         assert executor.submit_to_registered_function(allowed, (np.ones(MB),)).result(PATIENCE)
-    endpoint.close()
 
 
 # Clients that are gone
@@ -238,6 +237,7 @@ import numpy as np
 from proxystore_globus_compute import ProxyExecutor
 
 from examples.compute_stack.clients import make_client
+from proxystore_core import __version__
 from proxystore_core.connectors.file import FileConnector
 from proxystore_core.store import Store
 
