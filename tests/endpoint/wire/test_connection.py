@@ -525,3 +525,122 @@ def test_roles() -> None:
     assert client.role is Role.CLIENT
     assert client.next_deadline() == 15.0
     assert not client.ended
+
+
+def test_one_byte_at_a_time() -> None:
+    pair = Pair(Limits(data_frame=100))
+    pair.server.objects["k"] = BLOB[:1000]
+    stream = get(pair)
+    for link, node in ((pair.up, pair.server), (pair.down, pair.client)):
+        link.collect()
+        while link.waiting:
+            link.deliver(0.0, node.serve, 1)
+    assert pair.client.sinks[stream] == BLOB[:1000]
+
+
+def test_bodies_that_do_not_fit_what_was_announced_are_refused() -> None:
+    pair = Pair()
+    client = pair.client.connection
+    stream = client.request(Request(op="put", key="k", nbytes=10), now=0.0, body=b"12345")
+    with pytest.raises(MisuseError, match="5 are left"):
+        client.data(stream, b"678901")
+    with pytest.raises(MisuseError, match="10 were announced"):
+        client.request(Request(op="put", key="k", nbytes=10), now=0.0, body=bytes(11))
+    assert client.outgoing == 1
+    client.data(stream, b"67890")
+    pair.flow()
+    assert pair.server.objects["k"] == b"1234567890"
+
+
+def test_credit_can_be_asked_for() -> None:
+    pair = Pair()
+    client = pair.client.connection
+    stream = client.request(Request(op="put", key="k", nbytes=len(BLOB)), now=0.0)
+    assert client.sendable(stream) == fixed.INITIAL_WINDOW
+    client.data(stream, BLOB[:1000])
+    assert client.sendable(stream) == fixed.INITIAL_WINDOW - 1000
+    client.data(stream, BLOB[1000:])
+    assert client.sendable(stream) == 0
+    pair.flow()
+    assert client.sendable(stream) == client.unsent(stream) == 0
+    assert client.sendable(999) == client.unsent(999) == 0
+
+
+def test_a_sink_can_come_too_late() -> None:
+    pair = Pair()
+    pair.server.objects["k"] = BLOB
+    stream = get(pair)
+    pair.up.collect()
+    pair.up.deliver(0.0, pair.server.serve)
+    pair.down.collect()
+    pair.down.deliver(0.0, pair.client.note, 300_000)
+    with pytest.raises(MisuseError, match="before its sink"):
+        pair.client.connection.set_sink(stream, memoryview(bytearray(len(BLOB))))
+    assert pair.client.connection.cancel(stream) == 0  # nothing of it is anywhere
+    pair.flow()
+    assert pair.client.connection.outgoing == 0
+
+
+def test_events_come_before_more_bytes() -> None:
+    pair = Pair()
+    pair.server.objects["k"] = b"x"
+    get(pair)
+    pair.up.collect()
+    pair.up.deliver(0.0, pair.server.serve)
+    pair.down.collect()
+    client = pair.client.connection
+    raw = bytes(pair.down.waiting)
+    client.buffer()[: len(raw)] = raw
+    events = client.received(len(raw), 0.0)
+    assert client.paused
+    with pytest.raises(MisuseError, match="Handle the events"):
+        client.buffer()
+    pair.client.serve(events)
+    assert [type(event) for event in client.received(0, 0.0)] == [BodyReceived]
+    assert not client.paused
+
+
+def test_what_we_say_keeps_to_the_limits() -> None:
+    pair = Pair()
+    stream = get(pair)
+    pair.up.collect()
+    pair.up.deliver(0.0, pair.server.note)
+    server = pair.server.connection
+    with pytest.raises(MessageTooLargeError) as caught:
+        server.respond(stream, Response(keys=["k" * 100] * 1000))
+    assert caught.value.limit == fixed.MAX_BODY
+    server.respond(stream, Response(status="error", detail="x" * 5000))  # it is still open
+    pair.flow()
+    answer = pair.client.events[-1]
+    assert isinstance(answer, ResponseReceived)
+    assert answer.response.detail == "x" * fixed.MAX_TEXT
+    with pytest.raises(ConnectionEndedError):
+        pair.client.note(pair.client.connection.close())
+        pair.client.connection.send_auth(AUTH)
+
+
+def test_a_handshake_that_is_cut_off_says_so() -> None:
+    pair = Pair(ready=False)
+    pair.client.note(pair.client.connection.eof(0.0))
+    assert "during the handshake" in str(pair.client.connection.error)
+
+
+@pytest.mark.parametrize("frame", [64 * 1024, MIB])
+def test_never_more_than_a_window_is_on_its_way(frame: int) -> None:
+    pair = Pair(Limits(data_frame=frame))
+    pair.server.objects["k"] = BLOB
+    stream = get(pair)
+    client, server = pair.client.connection, pair.server.connection
+    largest = 0
+    while client.outgoing:
+        pair.up.collect()
+        pair.up.deliver(0.0, pair.server.serve)
+        pair.down.collect()
+        try:
+            got = client.progress(stream)
+        except StreamClosedError:
+            break
+        largest = max(largest, server.bytes_sent - got)
+        pair.down.deliver(0.0, pair.client.serve, 50_000)
+    assert pair.client.sinks[stream] == BLOB
+    assert fixed.INITIAL_WINDOW // 2 < largest <= fixed.INITIAL_WINDOW

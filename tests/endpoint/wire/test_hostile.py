@@ -353,6 +353,31 @@ def test_requests_under_way_fail_when_the_other_side_breaks_the_rules() -> None:
     assert [type(event) for event in events] == [RequestFailed] * 3 + [Ended]
 
 
+def test_a_request_after_a_goodbye() -> None:
+    pair = Pair()
+    feed(pair.server, f.pack(f.REQUEST, 1, REQUEST))
+    goaway = f.pack(f.GOAWAY, 0, encode(GoAway()))
+    feed(pair.server, goaway)
+    broken(pair.server, f.pack(f.REQUEST, 3, REQUEST), SequenceError, "after a GOAWAY")
+
+
+def test_a_goodbye_for_a_reason_that_is_not_known() -> None:
+    pair = Pair()
+    feed(pair.server, f.pack(f.REQUEST, 1, REQUEST))
+    events = feed(pair.server, f.pack(f.GOAWAY, 0, encode(GoAway(reason="whim"))))
+    assert isinstance(events[-1], Ended)
+    assert not isinstance(events[-1].error, ProtocolError)
+
+
+def test_what_crossed_the_end_of_a_stream_is_ignored() -> None:
+    pair = Pair()
+    feed(pair.server, f.pack(f.REQUEST, 1, REQUEST))
+    pair.server.connection.respond(1, Response())
+    late = f.pack(f.CREDIT, 1, struct.pack(">I", 1)) + f.pack(f.CANCEL, 1, b"\x80")
+    assert feed(pair.server, late) == []
+    assert pair.server.connection.ready
+
+
 def test_a_role_cannot_be_taken_over() -> None:
     one = Node(Role.CLIENT, Limits())
     two = Connection(Role.CLIENT, now=0.0)
