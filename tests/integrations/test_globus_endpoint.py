@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
@@ -35,7 +34,6 @@ from tests.conftest import wait_until
 from tests.integrations.globus_kit import PATIENCE, left, portable, wait_for_none
 
 pytest_plugins = ["tests.integrations.globus_fixtures"]
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the endpoint runs on Linux only")
 
 MB = 1_000_000
 SMALL = 60_000  # bytes that a task may take through the broker, with its function

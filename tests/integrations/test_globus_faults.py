@@ -30,7 +30,6 @@ from tests.conftest import wait_until
 from tests.integrations.globus_kit import PATIENCE, left, portable, wait_for_none
 
 pytest_plugins = ["tests.integrations.globus_fixtures"]
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the endpoint runs on Linux only")
 
 MB = 1_000_000
 ROOT = Path(__file__).parents[2]

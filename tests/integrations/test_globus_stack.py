@@ -32,7 +32,6 @@ from tests.conftest import wait_until
 from tests.integrations.globus_kit import PATIENCE, portable
 
 pytest_plugins = ["tests.integrations.globus_fixtures"]
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the endpoint runs on Linux only")
 ROOT = Path(__file__).parents[2]
 
 
