@@ -242,6 +242,15 @@ class EndpointClient:
                 None if expires is None else float(expires),
             )
 
+    def objects(self, limit: int = 10_000) -> list[dict[str, Any]]:
+        """Return what is known of each object, newest first; raises as `get`.
+
+        Args:
+            limit: How many at most.
+        """
+        found: list[dict[str, Any]] = self._json("GET", _path("/objects", limit=limit))["objects"]
+        return found
+
     def endpoint(self) -> dict[str, Any]:
         """Return UUID, name and version of the endpoint; raises as `get`."""
         return self._json("GET", "/endpoint")

@@ -92,10 +92,9 @@ class RestHome:
         return MissingReason.UNKNOWN
 
     def keys(self) -> Iterator[str]:
-        """Iterate over the keys of the endpoint's own objects."""
-        own = {"", self.endpoint_id}
-        for item in self._client.status().get("objects", []):
-            if item.get("origin", "") in own:
+        """Iterate over the keys of the endpoint's own objects, the newest ones that it lists."""
+        for item in self._client.objects():
+            if not item["origin"]:
                 yield str(item["key"])
 
     def usage(self) -> Usage:
