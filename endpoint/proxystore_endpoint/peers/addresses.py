@@ -39,10 +39,12 @@ class PeerEntry(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         addresses: TCP addresses, `host:port`, from the configuration or a ticket.
         learned: Further ones that the peer told.
+        added: Whether it was added here, and not only learned of.
     """
 
     addresses: tuple[str, ...] = ()
     learned: tuple[str, ...] = ()
+    added: bool = False
 
 
 class AddressBook:
@@ -62,12 +64,13 @@ class AddressBook:
             self.add(peer, known)
 
     def __contains__(self, peer: UUID) -> bool:
-        return peer in self._entries
+        entry = self._entries.get(peer)
+        return entry is not None and entry.added
 
     def peers(self) -> list[UUID]:
         """Return the ids of all that are known."""
         with self._lock:
-            return list(self._entries)
+            return [peer for peer, entry in self._entries.items() if entry.added]
 
     def entry(self, peer: UUID) -> PeerEntry:
         """Return what is known of a peer; an empty entry for nothing."""
@@ -87,6 +90,7 @@ class AddressBook:
             self._entries[peer] = msgspec.structs.replace(
                 old,
                 addresses=tuple(dict.fromkeys((*new, *old.addresses)))[:_MAX_ADDRESSES],
+                added=True,
             )
 
     def learn(self, peer: UUID, addresses: Iterable[str]) -> None:

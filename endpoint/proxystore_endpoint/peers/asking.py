@@ -12,7 +12,8 @@ from proxystore_endpoint.peers.calls import CallFailedError, LoopCall, missing_r
 from proxystore_endpoint.peers.peer import Peer
 from proxystore_endpoint.peers.types import PeerSettings, RemoteStat
 from proxystore_endpoint.storage.types import Durability, Stored
-from proxystore_endpoint.transports.lanes import LARGE, Lane
+from proxystore_endpoint.transports.lanes import Lane
+from proxystore_endpoint.transports.roles import LARGE
 from proxystore_endpoint.wire.connection import BytesLike
 from proxystore_endpoint.wire.messages import Op, Request, Response, Status
 

@@ -46,6 +46,7 @@ class Peer:
         self.paths: dict[str, str] = {}
         self.resumed = 0
         self.used = time.monotonic()
+        self.wanted = False  # whether this side ever asked for it
         self.direct: str | None = None  # the address by which direct lanes came about
         self._settings = settings
         self._tasks = tasks
@@ -77,7 +78,7 @@ class Peer:
             PeerRefusedError: The peer does not let us in.
             PeerTimeoutError: The deadline passed.
         """
-        self.used = time.monotonic()
+        self.used, self.wanted = time.monotonic(), True
         loop = asyncio.get_running_loop()
         while (lane := self.best()) is None:
             if self._connecting is None or self._connecting.done():

@@ -19,7 +19,8 @@ from proxystore_endpoint.grants import Admission
 from proxystore_endpoint.limits import MAX_TEXT
 from proxystore_endpoint.membership import Right
 from proxystore_endpoint.storage.types import Durability, Provider, Reservation, StoredObject
-from proxystore_endpoint.transports.lanes import LARGE, Lane
+from proxystore_endpoint.transports.lanes import Lane
+from proxystore_endpoint.transports.roles import LARGE
 from proxystore_endpoint.wire.messages import Op, Request, Response, Status
 
 _log = logging.getLogger(__name__)

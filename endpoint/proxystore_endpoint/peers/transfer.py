@@ -28,7 +28,8 @@ from proxystore_endpoint.peers.calls import CallFailedError, LoopCall, missing_r
 from proxystore_endpoint.peers.peer import Peer
 from proxystore_endpoint.peers.types import Fetched, PeerSettings
 from proxystore_endpoint.storage.types import Reservation
-from proxystore_endpoint.transports.lanes import LARGE, Lane
+from proxystore_endpoint.transports.lanes import Lane
+from proxystore_endpoint.transports.roles import LARGE
 from proxystore_endpoint.wire.messages import Op, Request, Response, Status
 
 _PIECE: Final = 8 << 20  # smallest range that a worker takes when there are several

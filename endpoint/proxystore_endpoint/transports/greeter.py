@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 from proxystore_endpoint.exceptions import (
@@ -27,66 +27,20 @@ from proxystore_endpoint.exceptions import (
     VersionError,
     WireError,
 )
-from proxystore_endpoint.grants import Admission
 from proxystore_endpoint.identity import Identity
 from proxystore_endpoint.limits import Limits
 from proxystore_endpoint.secure import check_auth, make_hello, server_context
+from proxystore_endpoint.transports.guests import Doorkeeper, Guest
 from proxystore_endpoint.transports.waker import Waker
-from proxystore_endpoint.wire.connection import BytesLike, Connection, Role
+from proxystore_endpoint.wire.connection import Connection, Role
 from proxystore_endpoint.wire.events import AuthReceived, Ended
-from proxystore_endpoint.wire.messages import Auth, GoAwayReason, Hello, Ready
+from proxystore_endpoint.wire.messages import Auth, GoAwayReason
 
 _log = logging.getLogger(__name__)
 
 _PAUSE: Final = 0.1  # after accept failed, most likely for lack of descriptors
 _LINGER: Final = 1.0  # that a refused peer gets to read why
 _BACKLOG: Final = 512
-
-
-class Doorkeeper(Protocol):
-    """Who decides about new connections; called in the greeter's thread."""
-
-    def admit(self, peer: UUID, auth: Auth, guest: Guest) -> Ready:
-        """Let a peer in that has proved its id, or raise. `guest.admission` is yours to set.
-
-        Raises:
-            EndpointError: It is refused; the error's text is told to it.
-        """
-        ...
-
-    def welcome(
-        self, peer: UUID, auth: Auth, sock: ssl.SSLSocket, connection: Connection, guest: Guest
-    ) -> None:
-        """Take over a connection that is ready."""
-        ...
-
-
-class Guest:
-    """A connection in its handshake.
-
-    Attributes:
-        kind: Kind of its path.
-        remote: Address of the other side, for people.
-        expected: Who the relay says it is, where there is one.
-        admission: What the doorkeeper noted when it let the peer in.
-    """
-
-    def __init__(
-        self, sock: ssl.SSLSocket, deadline: float, *, kind: str, remote: str, expected: UUID | None
-    ) -> None:
-        self.kind = kind
-        self.remote = remote
-        self.expected = expected
-        self.admission: Admission | None = None
-        self.sock = sock
-        self.deadline = deadline
-        self.connection: Connection | None = None
-        self.hello: Hello | None = None
-        self.parts: deque[BytesLike] = deque()
-        self.asked = 0.0
-        self.leaving = False
-        self.admitted: tuple[UUID, Auth] | None = None
-        self.events = selectors.EVENT_READ
 
 
 class Greeter:

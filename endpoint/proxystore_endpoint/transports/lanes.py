@@ -1,29 +1,22 @@
-"""A lane: one secure byte stream to a peer, and the thread that drives it.
-
-The thread is the only one that reads, writes and turns the connection's events into
-calls; it waits in `poll` and holds the lane's lock whenever it does anything else. (One
-TLS session must never be used by two threads at once: OpenSSL forbids it, and newer
-Pythons lock it, so that a blocked read would stop all writes.)
-"""
+"""A lane: one secure byte stream to a peer, with requests and answers on it."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import math
-import select
-import socket
 import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 from proxystore_endpoint.exceptions import ConnectionEndedError, WireError
-from proxystore_endpoint.transports.waker import Waker
-from proxystore_endpoint.wire.connection import BytesLike, Connection
+from proxystore_endpoint.transports.driver import Driver
+from proxystore_endpoint.transports.roles import LARGE, Call, LaneHandler
+from proxystore_endpoint.wire.connection import Connection
 from proxystore_endpoint.wire.events import (
     LOST,
     BodyReceived,
@@ -35,78 +28,12 @@ from proxystore_endpoint.wire.events import (
     RequestReceived,
     ResponseReceived,
 )
-from proxystore_endpoint.wire.messages import GoAwayReason, Request, Response, Status
+from proxystore_endpoint.wire.messages import GoAwayReason, Response, Status
 
 _log = logging.getLogger(__name__)
 
-_BATCH: Final = 512 * 1024  # sent before the lane looks at what came in
-_RECORD: Final = 16 * 1024  # a TLS record: each costs a system call, so small parts share one
-_FAREWELL: Final = 1.0  # seconds that a last message may take
 
-
-class Call(Protocol):
-    """A request of ours on a lane. All methods are called in the lane's thread, none may wait."""
-
-    @property
-    def request(self) -> Request:
-        """What is asked."""
-        ...
-
-    @property
-    def body(self) -> BytesLike | None:
-        """put: the object."""
-        ...
-
-    @property
-    def deadline(self) -> float:
-        """When it fails, on the monotonic clock."""
-        ...
-
-    def answered(self, response: Response) -> memoryview | None:
-        """Take the answer; give memory for its body, or None to give the request up."""
-        ...
-
-    def completed(self) -> None:
-        """The answer and its body are complete."""
-        ...
-
-    def failed(self, status: str, detail: str, received: int) -> None:
-        """There will be no (whole) answer; `received` bytes of its body came.
-
-        `status` is a `Status`, or `lost` when the lane is gone.
-        """
-        ...
-
-
-LARGE: Final = 256 * 1024
-"""Bodies from this size on keep a lane busy."""
-
-
-class LaneHandler(Protocol):
-    """What answers on a lane. All methods are called in the lane's thread."""
-
-    def request_received(self, lane: Lane, stream: int, request: Request) -> None:
-        """Answer a request, with `lane.connection`."""
-        ...
-
-    def body_received(self, lane: Lane, stream: int) -> None:
-        """The body of a request is in its sink."""
-        ...
-
-    def request_cancelled(self, lane: Lane, stream: int) -> None:
-        """Nobody waits for the answer any more."""
-        ...
-
-    def answers_sent(self, lane: Lane) -> None:
-        """All that the connection handed out was sent. Called only while `lane.holding`."""
-        ...
-
-    def lane_ended(self, lane: Lane, error: WireError | None) -> None:
-        """The lane is over; its requests were failed and cancelled before."""
-        ...
-
-
-class Lane:
+class Lane(Driver):
     """One secure byte stream to a peer.
 
     Args:
@@ -134,7 +61,7 @@ class Lane:
         remote: str = "",
         thread: threading.Thread | None = None,
     ) -> None:
-        self.connection: Final = connection
+        super().__init__(sock, connection)
         self.peer: Final = peer
         self.kind: Final = kind
         self.outbound: Final = outbound
@@ -142,22 +69,14 @@ class Lane:
         self.remote: Final = remote
         self.going_away = False
         self.used = time.monotonic()
-        self.holding = False  # whether the handler waits for `answers_sent`
         self.pending = 0  # requests of ours, given and not yet over
         self._large: dict[int, bool] = {}  # streams with large bodies; True: we send it
-        self._sock = sock
         self._handler = handler
         self._calls: dict[int, Call] = {}
         self._finished: deque[tuple[Call, str, str, int]] = deque()
         self._waiting: deque[Call] = deque()
-        self._commands: deque[Callable[[], None]] = deque()
-        self._parts: deque[BytesLike] = deque()
-        self._lock = threading.Lock()
         self._gate = threading.Lock()
         self._over = False
-        self._want_write = False
-        self._wake_at = 0.0
-        self._waker = Waker()
         self._thread = thread or threading.Thread(target=self.run, name=f"lane-{kind}", daemon=True)
 
     def __repr__(self) -> str:
@@ -221,14 +140,6 @@ class Lane:
         if not self.post(lambda: self._accept(call)):
             call.failed(LOST, "the connection is over", 0)
 
-    def _flush_here(self) -> bool:
-        try:
-            while self._flush():
-                pass
-        except OSError:
-            return False  # the lane's thread will find the same
-        return not self._parts
-
     def cancel(self, call: Call) -> None:
         """Give a request up. It is told so by `failed` in the lane's thread."""
         self.post(lambda: self._cancel(call))
@@ -252,170 +163,26 @@ class Lane:
         self.going_away = True
         self.post(lambda: self._handle(self.connection.close(reason, detail)))
 
-    def kill(self) -> None:
-        """Cut the stream; what is under way fails."""
-        with contextlib.suppress(OSError):  # it may be closed already
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+    # What the driver calls.
 
-    # In the lane's thread.
+    def _begin_waiting(self) -> None:
+        while self._waiting and self.connection.can_request:
+            self._begin(self._waiting.popleft())
 
-    def run(self) -> None:
-        """Drive the lane until it is over."""
-        error: WireError | None = None
-        self._lock.acquire()
-        try:
-            self._sock.setblocking(False)
-            self._drive()
-        except (OSError, WireError) as problem:
-            _log.debug("%r ended: %s", self, problem)
-        except Exception:  # noqa: BLE001  # a fault of ours must end one lane, not the process
-            _log.exception("%r ended by a fault", self)
-        finally:
-            error = self._end()
-            self._lock.release()
-            self._tell()
-            self._handler.lane_ended(self, error)
+    def _answers_sent(self) -> None:
+        self._handler.answers_sent(self)
 
-    def _drive(self) -> None:
-        connection = self._connection_poll()
-        while True:
-            now = time.monotonic()
-            self._run_commands()
-            while self._waiting and connection.can_request:
-                self._begin(self._waiting.popleft())
-            if now >= connection.next_deadline():
-                self._handle(connection.tick(now))
-            more = not connection.ended and self._read(now)
-            more = self._flush_safely() or more
-            if connection.ended:
-                self._handle(connection.tick(time.monotonic()))  # a goaway that is done
-                self._say_farewell()
-                return
-            if not more and not self._commands:
-                self._wait(connection.next_deadline())
-            elif self._finished:
-                self._tell()
-
-    def _connection_poll(self) -> Connection:
-        self._poll = select.poll()
-        self._poll.register(self._sock.fileno(), select.POLLIN)
-        self._poll.register(self._waker.fileno(), select.POLLIN)
-        self._polled = select.POLLIN
-        return self.connection
-
-    def _wait(self, deadline: float) -> None:
-        flags = select.POLLIN | (select.POLLOUT if self._want_write else 0)
-        if flags != self._polled:
-            self._poll.modify(self._sock.fileno(), flags)
-            self._polled = flags
-        self._wake_at = deadline
-        pause = max(0.0, min(deadline - time.monotonic(), 60.0))
-        self._lock.release()
-        try:
-            self._tell()
-            found = self._poll.poll(pause * 1000 + 1)
-        finally:
-            self._lock.acquire()
-        if any(descriptor == self._waker.fileno() for descriptor, _ in found):
-            self._waker.clear()
-
-    def _run_commands(self) -> None:
-        while self._commands:
-            self._commands.popleft()()
-
-    def _read(self, now: float) -> bool:
-        """Read once; tell whether there may be more."""
-        connection, sock = self.connection, self._sock
-        view, count, more = connection.buffer(), 0, True
-        size = len(view) if connection.bulk else 0
-        try:
-            while True:
-                read = sock.recv_into(view[count:] if count else view)
-                if not read:
-                    raise ConnectionResetError("the other side closed the connection")
-                count += read
-                if count >= size:
-                    # What TLS holds back must be asked for; what the socket holds, poll tells.
-                    more = size > 0 or count == len(view) or sock.pending() > 0
-                    break
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            more = False
-        except OSError:
-            if count:  # what came before the cut counts
-                self._received(count, now)
-            self._handle(connection.eof(now))
-            return False
-        if count:
-            self._received(count, now)
-        return more
-
-    def _received(self, count: int, now: float) -> None:
-        connection = self.connection
-        self._handle(connection.received(count, now))
-        while connection.paused and not connection.ended:
-            self._handle(connection.received(0, now))
-
-    def _flush_safely(self) -> bool:
-        """Send what there is; tell whether there may be more that can be sent now."""
-        try:
-            return self._flush()
-        except OSError:
-            self._want_write = False
-            self._parts.clear()
-            if not self.connection.ended:
-                while self._read(time.monotonic()):  # why, the other side may have said
-                    pass
-                if not self.connection.ended:
-                    self._handle(self.connection.eof(time.monotonic()))
-            return False
-
-    def _flush(self) -> bool:
-        parts, sock = self._parts, self._sock
-        if not parts:
-            if self.holding:
-                self._handler.answers_sent(self)
-            parts.extend(_joined(self.connection.to_send(_BATCH)))
-            if not parts:
-                return False
-        self._want_write = False
-        while parts:
-            part = parts[0]
-            try:
-                sent = sock.send(part)
-            except ssl.SSLWantWriteError:
-                self._want_write = True
-                return False
-            except ssl.SSLWantReadError:
-                return False
-            if sent == len(part):
-                parts.popleft()
-            else:
-                parts[0] = memoryview(part)[sent:]
-        return True
-
-    def _say_farewell(self) -> None:
-        deadline = time.monotonic() + _FAREWELL
-        while time.monotonic() < deadline and (self._flush_safely() or self._want_write):
-            if self._want_write:
-                self._wait(min(deadline, time.monotonic() + 0.05))
-        with contextlib.suppress(OSError):  # the other side may have closed first
-            socket.socket.shutdown(self._sock, socket.SHUT_WR)
-
-    def _end(self) -> WireError | None:
-        connection = self.connection
-        if not connection.ended:
-            self._handle(connection.eof(time.monotonic()))
+    def _settle(self) -> None:
         with self._gate:
             self._over = True
         self._run_commands()
         for call in (*self._calls.values(), *self._waiting):
-            self._finish(call, LOST, str(connection.error or "the connection is over"))
+            self._finish(call, LOST, str(self.connection.error or "the connection is over"))
         self._calls.clear()
         self._waiting.clear()
-        self._parts.clear()
-        self._sock.close()
-        self._waker.close()
-        return connection.error
+
+    def _ended(self, error: WireError | None) -> None:
+        self._handler.lane_ended(self, error)
 
     # Events.
 
@@ -538,30 +305,3 @@ class Lane:
             if found is call:
                 return self.connection.progress(stream)
         return 0
-
-
-def _joined(parts: list[BytesLike]) -> list[BytesLike]:
-    """Put small parts, and the head of a large one behind them, into one record."""
-    joined: list[BytesLike] = []
-    small: list[BytesLike] = []
-    room = _RECORD
-    for part in parts:
-        if small and len(part) > room:
-            view = memoryview(part)
-            small.append(view[:room])
-            part, room = view[room:], 0
-        if room and len(part) <= room:
-            small.append(part)
-            room -= len(part)
-            continue
-        if small:
-            joined.append(small[0] if len(small) == 1 else b"".join(small))
-            small, room = [], _RECORD
-        if len(part) < _RECORD:
-            small.append(part)
-            room = _RECORD - len(part)
-        else:
-            joined.append(part)
-    if small:
-        joined.append(small[0] if len(small) == 1 else b"".join(small))
-    return joined

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from proxystore_endpoint.limits import Limits
 from proxystore_endpoint.transports.handshake import Credentials, Handshaken, connect
-from proxystore_endpoint.transports.lanes import Lane, LaneHandler
+from proxystore_endpoint.transports.lanes import Lane
+from proxystore_endpoint.transports.roles import LaneHandler
 from proxystore_endpoint.wire.messages import Ready
 
 

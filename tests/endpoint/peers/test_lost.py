@@ -67,6 +67,14 @@ async def child(node: Node, nbytes: int = 0) -> AsyncIterator[Child]:
         shutil.rmtree(memory)
 
 
+def stopped(pid: int) -> bool:
+    """Whether a process is stopped: a signal takes its time."""
+    return all(
+        (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    )
+
+
 def sink(node: Node, key: str, begun: asyncio.Event) -> object:
     loop = asyncio.get_running_loop()
 
@@ -150,6 +158,7 @@ def test_a_stopped_peer_that_goes_on_is_found_again() -> None:
         async with nodes(1, limits=LIMITS, settings=SETTINGS) as (here,), child(here) as peer:
             assert await here.peers.exists(peer.uuid, peer.keys["small"])
             os.kill(peer.process.pid, signal.SIGSTOP)
+            await until(lambda: stopped(peer.process.pid))
             with pytest.raises(PeerError):
                 await here.peers.exists(peer.uuid, peer.keys["small"])
             os.kill(peer.process.pid, signal.SIGCONT)
