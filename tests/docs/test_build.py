@@ -21,7 +21,8 @@ def test_site_builds_and_holds_together(tmp_path: Path) -> None:
     for guide in (ROOT / "docs").glob("*.md"):
         assert (site / f"{guide.stem}.html").is_file()
     assert (site / "api" / "proxystore_core" / "store.html").is_file()
-    assert (site / "api" / "proxystore_parsl.html").is_file()
+    for package in ("dask", "endpoint", "globus_compute", "parsl"):
+        assert (site / "api" / f"proxystore_{package}.html").is_file()
     for page in site.glob("*.html"):
         for link in re.findall(r'(?:href|src)="([^"#]+)', page.read_text()):
             assert "://" in link or link.startswith("mailto:") or (site / link).exists(), (
