@@ -85,10 +85,15 @@ class LabEndpoints:
             command = ("-m", "proxystore_endpoint", "start", name, "--no-detach")
             self._processes.append(self._spawn(host, log, *command))
         for name in self.ids:
-            log = self._home / f"{name}.log"
-            there = wait_until(lambda log=log: "Registered at" in log.read_text(), START_TIMEOUT)
+            log, directory = self._home / f"{name}.log", self._home / name
+            there = wait_until(
+                lambda log=log, directory=directory: (
+                    "Registered at" in log.read_text() and read_running(directory) is not None
+                ),
+                START_TIMEOUT,
+            )
+            running = read_running(directory)
             assert there, log.read_text()
-            running = read_running(self._home / name)
             assert running is not None
             client = self.clients[name] = LocalClient(running.control)
             client.put("first", [b"it opens the endpoint's memory, which stays open"])
