@@ -24,6 +24,7 @@ from proxystore_core.exceptions import (
     CorruptObjectError,
     InvalidKeyError,
     ObjectTooLargeError,
+    ProxyStoreError,
     StorageFullError,
 )
 from proxystore_endpoint.exceptions import (
@@ -291,15 +292,12 @@ class EndpointClient:
         try:
             yield answer
             keep = answer.isclosed() and not answer.will_close
+        except ProxyStoreError:  # what it answered; some of them are OSErrors, too
+            keep = answer.isclosed() and not answer.will_close
+            raise
         except TimeoutError as error:
-            if isinstance(error, EndpointError):
-                keep = answer.isclosed() and not answer.will_close
-                raise
             raise self._silent(patience) from error
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, EndpointError):
-                keep = answer.isclosed() and not answer.will_close
-                raise
             raise self._gone(error) from error
         finally:
             if keep:
@@ -422,7 +420,9 @@ def _request(
 
 
 def _read_all(answer: http.client.HTTPResponse) -> memoryview:
-    nbytes = int(answer.getheader("Content-Length", "0"))
+    nbytes = answer.length
+    if nbytes is None:
+        raise http.client.HTTPException("its answer has no length")
     data = memoryview(bytearray(nbytes))
     at = 0
     while at < nbytes:

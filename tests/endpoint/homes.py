@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -12,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from proxystore_endpoint.cli import main
 from proxystore_endpoint.client import EndpointClient
 from proxystore_endpoint.config import EndpointConfig, read_config, read_token
 from proxystore_endpoint.running import Running, read_running, stop_process
@@ -40,17 +44,30 @@ class Home:
         }
 
     def run(self, *args: str, code: int | None = 0) -> str:
-        """Run the command; return what it printed."""
+        """Run the command, in this process; return what it printed."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            patch.dict(os.environ, self.env, clear=True),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            got = main(args)
+        printed = (out.getvalue(), err.getvalue())
+        assert code is None or got == code, (args, *printed)
+        return printed[0] if code == 0 else "".join(printed)
+
+    def command(self, *args: str) -> str:
+        """Run the command as a user does, in a process; return what it printed."""
         done = subprocess.run(
-            [*COMMAND, *args],
+            [str(Path(sys.executable).with_name("proxystore-endpoint")), *args],
             env=self.env,
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
             check=False,
         )
-        assert code is None or done.returncode == code, (args, done.stdout, done.stderr)
-        return done.stdout if code == 0 else done.stdout + done.stderr
+        assert done.returncode == 0, (args, done.stdout, done.stderr)
+        return done.stdout
 
     def python(self, code: str, *args: str) -> str:
         """Run a Python program in this home."""

@@ -36,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 _KNOWN: tuple[tuple[type[Exception], int, str, str], ...] = (
     (InvalidKeyError, 400, "bad_key", ""),
     (ObjectTooLargeError, 413, "too_large", "Raise storage.max_object_size in config.toml."),
-    (StorageFullError, 507, "full", "Evict objects, or raise the quotas in config.toml."),
+    (StorageFullError, 507, "full", ""),
     (DurabilityUnavailableError, 400, "bad_request", "proxystore-endpoint configure --persist"),
     (CorruptObjectError, 500, "corrupt", "Put the object again."),
     (PeerRefusedError, 403, "refused", "Ask its owner for a grant: proxystore-endpoint share."),
