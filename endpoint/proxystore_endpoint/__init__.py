@@ -1,1 +1,43 @@
-"""A peer endpoint that every node can run: local memory, peers at other sites, a relay."""
+"""A peer endpoint that every node can run: local memory, peers at other sites, a relay.
+
+    from proxystore_core.store import Store
+    from proxystore_endpoint import EndpointConnector
+
+    store = Store("shared", EndpointConnector([UUID_OF_ONE_SITE, UUID_OF_THE_OTHER]))
+
+The commands `proxystore-endpoint` and `proxystore-relay` make and run endpoints and relays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxystore_endpoint.client import EndpointClient as EndpointClient
+    from proxystore_endpoint.connector import EndpointConnector as EndpointConnector
+    from proxystore_endpoint.connector import EndpointKey as EndpointKey
+    from proxystore_endpoint.exceptions import EndpointError as EndpointError
+
+_WHERE = {
+    "EndpointClient": "client",
+    "EndpointConnector": "connector",
+    "EndpointError": "exceptions",
+    "EndpointKey": "connector",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{where}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
