@@ -49,10 +49,9 @@ class Connection(ClientConnection, asyncio.BufferedProtocol):
 
     heard = 0.0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._buffer = memoryview(bytearray(_READ_BUFFER))
-        super().connection_made(transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
