@@ -191,9 +191,10 @@ class Session:
 
         Args:
             value: What was received; proxies that came otherwise, or lie in another store, stay
-                whose they are.
+                whose they are. So do all where the session is closed.
         """
-        walk(value, self._taken_over, depth=self._depth, only=PROXIES)
+        if not self._keeper.closed:
+            walk(value, self._taken_over, depth=self._depth, only=PROXIES)
 
     def persist(self, proxy: Proxy[Any], store: Store[Any] | None = None) -> Proxy[Any]:
         """Make the object of a result outlive the session; see `persist`."""

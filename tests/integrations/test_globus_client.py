@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 from globus_compute_sdk import Client
 from globus_compute_sdk.errors import TaskExecutionFailed, TaskPending
-from globus_compute_sdk.serialize import ComputeSerializer, JSONData
+from globus_compute_sdk.serialize import (
+    ComputeSerializer,
+    DillDataBase64,
+    JSONData,
+    SerializationStrategy,
+)
 from proxystore_globus_compute import RESULT_TTL, ProxyClient, ProxyExecutor
 
 from examples.compute_stack.in_process import InProcess
@@ -165,6 +170,27 @@ def test_closing_brings_home(near: InProcess, near_store: Store[Any]) -> None:
     assert float(result.sum()) == BIG
 
 
+@pytest.mark.parametrize("data", [DillDataBase64, JSONData])
+def test_results_got_after_the_end(
+    near: InProcess, near_store: Store[Any], data: type[SerializationStrategy]
+) -> None:
+    client = near.client(ProxyClient, store=near_store, threshold=THRESHOLD)
+    results = [f"{data.__module__}.{data.__name__}"]
+    batch = client.create_batch(result_serializers=results)
+    function_id = client.register_function(make_text)
+    batch.add(function_id, (BIG,))
+    task_id = client.batch_run(near.id, batch)["tasks"][function_id][0]
+    client.close()
+    client.close()
+    assert len(result_of(client, task_id)) == BIG
+    client.forget(task_id)
+    assert wait_for_none(near_store)
+
+
+def make_text(n: int) -> str:
+    return "x" * n
+
+
 def kind(x: Any) -> str:
     return type(x).__name__
 
@@ -215,6 +241,7 @@ def test_with_an_executor(near: InProcess, client: ProxyClient, near_store: Stor
     with near.executor(ProxyExecutor, **options) as executor:
         assert float(executor.submit(add, np.ones(BIG), 1).result(PATIENCE)[0]) == 2
     assert client.stats().puts == 0
+    assert not client._proxy_leases
     assert executor.stats().puts == 1
 
 

@@ -11,6 +11,7 @@ from globus_compute_sdk.serialize import ComputeSerializer
 from proxystore_core.autoproxy import Lease, Session
 from proxystore_core.autoproxy.call import all_small, bound_values
 from proxystore_core.autoproxy.containers import walk
+from proxystore_core.autoproxy.received import receive
 from proxystore_core.autoproxy.refs import REFS, Envelope, Packed, Ref
 from proxystore_core.autoproxy.results import lent
 from proxystore_core.autoproxy.settings import Settings
@@ -147,7 +148,10 @@ class Calls:
 
     def result(self, value: Any) -> Any:
         """Make of what a task returned, unpickled or as JSON gives it, its result."""
-        marked = returned(value, self.session.settings().channel)
+        settings = self.session.settings()
+        marked = returned(value, settings.channel)
+        if marked is not None and self.session.closed:
+            return receive(marked[0], settings.policy.depth)
         if marked is not None:
             return self.session.result(Envelope(marked[0]))
         self.session.take_over(value)

@@ -114,7 +114,8 @@ class ProxyClient(Client):
         if isinstance(batch, ProxyBatch):
             for function_id, task_ids in answer["tasks"].items():
                 leases = batch.leases.get(str(function_id), ())
-                self._proxy_leases.update(zip(task_ids, leases, strict=False))
+                held = zip(task_ids, leases, strict=False)
+                self._proxy_leases.update((task, lease) for task, lease in held if lease)
         return answer
 
     def _update_task_table(self, return_msg: Any, task_id: str) -> dict[str, Any]:

@@ -90,6 +90,16 @@ def test_a_session_takes_over(store: Store[Any], count: Any) -> None:
     assert received[0] == b"x" * 100  # brought home
 
 
+def test_a_closed_session_takes_nothing(store: Store[Any], count: Any) -> None:
+    session = Session(store)
+    session.close()
+    received = receive(put(store), 4)
+    session.take_over(received)
+    assert count(store) == 1
+    del received
+    assert count(store) == 0
+
+
 def test_a_session_takes_only_what_lies_in_its_store(store: Store[Any], count: Any) -> None:
     with Store("other") as other, Session(other) as session:
         received = receive(put(store), 4)
