@@ -137,6 +137,7 @@ class Forwarder:
         self.cut_at: int | None = None
         self.cuts = 0
         self.connections = 0
+        self.pause = 0.0  # seconds between two pieces, of at most 64 KiB
 
     async def __aenter__(self) -> Forwarder:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -182,6 +183,8 @@ class Forwarder:
         try:
             while data := await reader.read(1 << 16):
                 await self.open.wait()
+                if self.pause:
+                    await asyncio.sleep(self.pause)
                 if counted:
                     if self.cut_at is not None and self.passed + len(data) > self.cut_at:
                         writer.write(data[: self.cut_at - self.passed])
