@@ -90,6 +90,7 @@ def test_tcp_from_both_sides_needs_no_udp(tmp_path: Path) -> None:
     with NatLab(sites, udp=False, punch=True) as lab, running(lab, tmp_path) as endpoints:
         check(endpoints, "a-cone", "b-cone", "tcp")
         check(endpoints, "b-cone", "a-cone", "tcp")
+        assert endpoints.peer("a-cone", "b-cone")["paths"]["punch"] == "connected"
 
 
 def test_live_links_outlive_the_relay(endpoints: LabEndpoints) -> None:

@@ -209,6 +209,7 @@ class Paths:
         if isinstance(made, socket.socket):  # TCP, only otherwise come by
             remote = format_address(*made.getpeername()[:2])
             lane = await self._open_lane(made, peer, "tcp", timeout=timeout, remote=remote)
+            peer.paths[kind] = "connected"
             self._found(peer, lane)
             return
         bridge = Bridge(made)
