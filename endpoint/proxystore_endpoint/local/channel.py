@@ -19,7 +19,7 @@ from proxystore_endpoint.exceptions import (
 from proxystore_endpoint.local import messages as m
 
 _T = TypeVar("_T", bound=m.Reply)
-_IDLE = 16  # connections that are kept
+_IDLE = 8  # connections that are kept: a node may have hundreds of processes
 
 
 class Connection:

@@ -35,6 +35,7 @@ TIMEOUT_S = 15.0
 PEER_TIMEOUT_S = 60.0
 """How long a daemon may take with a peer, where the caller does not say."""
 _TRIES = 4
+_SLOW_DISK = 10e6  # bytes a second
 
 
 class LocalClient:
@@ -124,8 +125,8 @@ class LocalClient:
     ) -> Stored:
         if durability == "spill" or not self._write(key, views, nbytes):
             return self._put_file(key, views, nbytes, ttl, durability)
-        done = self._channel.ask(m.Commit(key, nbytes, ttl, durability), m.Committed)
-        return _stored(done)
+        commit = m.Commit(key, nbytes, ttl, durability)
+        return _stored(self._channel.ask(commit, m.Committed, patience=_to_disk(nbytes)))
 
     def _write(self, key: str, views: list[memoryview], nbytes: int) -> bool:
         """Write an object into the memory; tell whether there was room."""
@@ -161,7 +162,7 @@ class LocalClient:
                     connection.ask(m.Abandon(room.room), m.Answer)
                     raise
                 commit = m.Commit(key, nbytes, ttl, durability, room.room)
-                return _stored(connection.ask(commit, m.Committed))
+                return _stored(connection.ask(commit, m.Committed, patience=_to_disk(nbytes)))
         except OSError as error:
             if isinstance(error, (EndpointError, StorageFullError)):
                 raise
@@ -300,6 +301,11 @@ class LocalClient:
     def _renew(self) -> None:
         with self._channel.connection(fresh=True):
             pass
+
+
+def _to_disk(nbytes: int) -> float:
+    """Return the seconds that a daemon may take to write so many bytes to a slow disk."""
+    return nbytes / _SLOW_DISK
 
 
 def _stored(done: m.Committed) -> Stored:
