@@ -325,12 +325,16 @@ class RelayServer:
 
     async def _pause(self, connection: Watched, port: Port, seconds: float) -> None:
         """Stop reading for a while, or until the client took its answers."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
         connection.throttled = True
-        await asyncio.sleep(seconds)
-        while port.control_bytes > _ANSWERS and port.goodbye is None:
-            await asyncio.sleep(0.02)
+        while port.goodbye is None:
+            left = until - loop.time()
+            if left <= 0 and port.control_bytes <= _ANSWERS:
+                break
+            await asyncio.sleep(min(max(left, 0.02), 0.5))
         connection.throttled = False
-        connection.heard = asyncio.get_running_loop().time()
+        connection.heard = loop.time()
 
     async def _write(self, connection: Watched, port: Port, wake: asyncio.Event) -> None:
         written = 0

@@ -25,7 +25,7 @@ from proxystore_endpoint.exceptions import (
 )
 from proxystore_endpoint.limits import KIB
 from proxystore_endpoint.relay import messages as m
-from proxystore_endpoint.relay import switch
+from proxystore_endpoint.relay import reasons
 from proxystore_endpoint.relay.pipe import WINDOW, RelayPipe
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _READ_BUFFER: Final = 256 * KIB
 _MAX_PIPES: Final = 512
 _MAX_SIGNALS: Final = 256
 """Signals that are being handled at once; more are dropped."""
-_LIMITS: Final = frozenset({switch.RATE, switch.BUSY, switch.LIMIT, switch.TOO_LARGE})
+_LIMITS: Final = frozenset({reasons.RATE, reasons.BUSY, reasons.LIMIT, reasons.TOO_LARGE})
 
 OnSignal = Callable[[UUID, dict[str, Any]], Awaitable[None]]
 OnCircuit = Callable[[UUID, RelayPipe], Awaitable[None]]
@@ -239,7 +239,7 @@ class Session:
                 self._incoming(message)
             case m.Closed():
                 if (pipe := self.pipes.get(message.circuit)) is not None:
-                    pipe.on_end(message.reason or switch.CLOSED)
+                    pipe.on_end(message.reason or reasons.CLOSED)
             case m.Signalled():
                 self._signalled(message)
             case m.Goodbye():
@@ -255,7 +255,7 @@ class Session:
             return
         if not message.error:
             answer.set_result(None)
-        elif message.error == switch.UNKNOWN:
+        elif message.error == reasons.UNKNOWN:
             answer.set_exception(
                 UnknownDestinationError(
                     f"Endpoint {to} is not registered at the relay {self._address}.",
@@ -289,7 +289,7 @@ class Session:
 
     def _incoming(self, message: m.Incoming) -> None:
         if self._on_circuit is None or len(self.pipes) >= _MAX_PIPES:
-            self._push(m.encode(m.Close(message.circuit, switch.REFUSED)))
+            self._push(m.encode(m.Close(message.circuit, reasons.REFUSED)))
             return
         pipe = self._pipe(message.circuit, message.source, message.window)
         self._push(m.encode(m.Accept(message.circuit, WINDOW)))

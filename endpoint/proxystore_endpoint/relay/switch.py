@@ -12,20 +12,10 @@ from uuid import UUID
 from proxystore_endpoint.exceptions import RelayLimitError, RelayMessageError
 from proxystore_endpoint.limits import MAX_SIGNAL
 from proxystore_endpoint.relay import messages as m
+from proxystore_endpoint.relay import reasons
 from proxystore_endpoint.relay.circuits import Circuit, Flow
 from proxystore_endpoint.relay.limits import Bucket, RelayLimits
 from proxystore_endpoint.relay.port import Port
-
-# What a `Result` or `Closed` says, one word each; docs/wire.md explains them.
-UNKNOWN = "unknown"
-BUSY = "busy"
-RATE = "rate"
-TOO_LARGE = "too_large"
-LIMIT = "limit"
-REFUSED = "refused"
-TIMEOUT = "timeout"
-GONE = "gone"
-CLOSED = "closed"
 
 _MAX_CREDIT = 1 << 32
 _LINGER = 60.0  # for a slow receiver to take what was sent before the end
@@ -98,7 +88,7 @@ class Switch:
             del self.ports[port.uuid]
         port.dismiss(goodbye)
         for circuit in list(port.circuits.values()):
-            self._end(circuit, port, GONE, now=now)
+            self._end(circuit, port, reasons.GONE, now=now)
         port.circuits.clear()
 
     # What they say.
@@ -129,7 +119,7 @@ class Switch:
             case m.Close():
                 circuit = port.circuits.get(message.circuit)
                 if circuit is not None:
-                    self._end(circuit, port, message.reason or CLOSED, now=now)
+                    self._end(circuit, port, message.reason or reasons.CLOSED, now=now)
             case m.Register():
                 raise RelayMessageError("The client is registered already.")
             case m.Unknown():
@@ -137,32 +127,32 @@ class Switch:
 
     def _signal(self, port: Port, message: m.Signal, now: float) -> str:
         if len(message.body) > MAX_SIGNAL:
-            return TOO_LARGE
+            return reasons.TOO_LARGE
         if not self._rates[port][0].take(now):
-            return RATE
+            return reasons.RATE
         target = self.ports.get(message.to)
         if target is None:
-            return UNKNOWN
+            return reasons.UNKNOWN
         if target.signals_queued(port) > self.limits.signals_queued:
-            return BUSY
+            return reasons.BUSY
         target.signal(port, m.encode(m.Signalled(port.uuid, message.body)))
         self.counts["signals"] += 1
         return ""
 
     def _open(self, port: Port, message: m.Open, now: float) -> str:
         if not self._rates[port][1].take(now):
-            return RATE
+            return reasons.RATE
         target = self.ports.get(message.to)
         if target is None:
-            return UNKNOWN
+            return reasons.UNKNOWN
         if target is port:
-            return REFUSED
+            return reasons.REFUSED
         limits = self.limits
         if max(len(port.circuits), len(target.circuits)) >= limits.circuits:
-            return LIMIT
+            return reasons.LIMIT
         granted = limits.first_window
         if self.held + 2 * granted > limits.buffered:
-            return BUSY
+            return reasons.BUSY
         self._numbers += 1
         circuit = Circuit(self._numbers, port, target, request=message.id, granted=granted)
         circuit.deadline = now + limits.accept_timeout
@@ -221,7 +211,7 @@ class Switch:
         if not flow.queue:
             flow.told = True
             self._forget(flow)
-            return m.encode(m.Closed(flow.circuit, flow.ended or CLOSED))
+            return m.encode(m.Closed(flow.circuit, flow.ended or reasons.CLOSED))
         message = flow.queue.popleft()
         cost = message.cost
         flow.credit -= cost
@@ -290,10 +280,10 @@ class Switch:
         ]:
             if circuit.request is not None:
                 other = circuit.forward.sink
-                self._end(circuit, other, TIMEOUT, now=now)
-                other.answer(m.Closed(circuit.number, TIMEOUT))
+                self._end(circuit, other, reasons.TIMEOUT, now=now)
+                other.answer(m.Closed(circuit.number, reasons.TIMEOUT))
                 continue
             for port in (circuit.opener, circuit.forward.sink):
                 if port.circuits.pop(circuit.number, None) is not None:
-                    port.answer(m.Closed(circuit.number, TIMEOUT))
+                    port.answer(m.Closed(circuit.number, reasons.TIMEOUT))
             self._drop(circuit)
