@@ -189,7 +189,7 @@ def test_clients(stack: Stack, threads: UserEndpoint, store: Store[Any]) -> None
         for n in range(3):
             batch.add(function_id, (np.full(MB, n, np.uint8),))
         task_ids = client.batch_run(threads.id, batch)["tasks"][function_id]
-        assert left(store) == 3
+        assert client.stats().puts == 3
 
         def done() -> bool:
             states = client.get_batch_result(task_ids)
