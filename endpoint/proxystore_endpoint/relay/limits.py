@@ -51,7 +51,7 @@ class RelayLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     opens: float = 50.0
     handshake_timeout: float = 5.0
     register_timeout: float = 4.0
-    auth_timeout: float = 10.0
+    auth_timeout: float = 5.0
     accept_timeout: float = 15.0
     silence: float = 12.0
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from proxystore_endpoint.exceptions import (
     RelayLimitError,
@@ -283,6 +284,8 @@ class RelayServer:
                 principal = await admit(
                     message, nonce, authenticator=self._authenticator, names=self._names
                 )
+            if connection.state is not State.OPEN:  # it must not replace who came meanwhile
+                return None
             port = Port(message.uuid, principal.name, wake)
             port.answer(
                 m.Welcome(port.uuid, address_of(connection, port=True), self.limits.payload)

@@ -286,6 +286,33 @@ async def test_slow_authentication_is_given_up():
 
 
 @asynchronous
+async def test_who_gave_up_while_it_was_checked_replaces_nobody():
+    begun, goon = asyncio.Event(), asyncio.Event()
+
+    class Slow(NoAuthentication):
+        async def authenticate(self, claim: Claim) -> Any:
+            if not begun.is_set():
+                begun.set()
+                await goon.wait()
+            return await super().authenticate(claim)
+
+    identity = Identity.generate()
+    async with RelayServer(authenticator=Slow()) as relay:
+        async with by_hand(relay.url) as impatient:
+            registering = asyncio.create_task(registered(impatient, identity))
+            await begun.wait()
+            registering.cancel()
+            await asyncio.gather(registering, return_exceptions=True)
+        async with client(relay.url, identity) as (one, _, _):
+            assert await eventually(lambda: relay.connections == 1)
+            goon.set()
+            await one.signal(identity.uuid, {})
+            assert await eventually(lambda: relay.switch.counts["signals"] == 1)
+            assert (one.connected, one.registrations) == (True, 1)
+            assert relay.switch.counts["replaced"] == 0
+
+
+@asynchronous
 async def test_a_token_is_not_sent_in_the_clear():
     # Only an address beyond this host matters, so none is dialled: the rule is the dialler's.
     secretive = RelayClient(
