@@ -33,6 +33,7 @@ def make_client(url: str, kind: type[C] | None = None, retries: int = 1, **optio
     web = web_client(base_url=url, authorizer=authorizer)
     for part in (web.v2, web.v3):
         part.retry_config.max_retries = retries
+        part.transport.session.trust_env = False  # a proxy that is set knows no 127.0.0.1 of ours
     made._compute_web_client = web
     return cast("C", made)
 
