@@ -121,6 +121,8 @@ class EndpointStorageConfig(_Part):
         max_object_size: Largest object; by default what the quotas allow.
         memory_quota: Memory for objects; by default half of what there is.
         copies_quota: Memory for copies of other endpoints' objects; by default half of it.
+        keep_copies: Whether a copy of a peer's object is a replica: handed out without asking
+            the peer, also when that is gone. Only for keys whose objects never change.
         in_flight_limit: Bytes of objects that are arriving; by default the memory quota.
         disk_quota: Disk for objects that do not fit into memory, and for durable ones; by
             default half of the free space.
@@ -133,6 +135,7 @@ class EndpointStorageConfig(_Part):
     max_object_size: Size | None = None
     memory_quota: Size | None = None
     copies_quota: Size | None = None
+    keep_copies: bool = False
     in_flight_limit: Size | None = None
     disk_quota: Size | None = None
     spill_dir: str | None = None

@@ -111,9 +111,17 @@ class Service:
 
         self.storage = await asyncio.to_thread(make_storage, self.config, self.directory)
         self._closers.append(lambda: asyncio.to_thread(self.storage.close))
+        for problem in self.storage.problems():
+            _LOG.warning("%s", problem)
         if self.config.peering.enabled:
             await self._start_peers()
-        self.endpoint = Endpoint(self.identity.uuid, self.config.name, self.storage, self.peers)
+        self.endpoint = Endpoint(
+            self.identity.uuid,
+            self.config.name,
+            self.storage,
+            self.peers,
+            trust_copies=self.config.storage.keep_copies,
+        )
         control = self.runtime_dir / CONTROL_SOCKET
         self.local = LocalServer(self.endpoint, control)
         await self.local.start()
@@ -265,6 +273,7 @@ class Service:
             "addresses": self.addresses(),
             "grants": len(self.grants.peers()) + len(self.grants.groups()),
             "restarts": self.tasks.restarts,
+            "problems": self.storage.problems(),
         }
 
     def addresses(self) -> list[str]:

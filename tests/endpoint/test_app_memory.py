@@ -88,6 +88,34 @@ def test_beside_1_gb(home: Home) -> None:
     check(home, 1 << 30)
 
 
+def check_peers(nbytes: int) -> None:
+    """Move an object from endpoint to endpoint; neither takes more than the object."""
+    with homes(2) as (here, there):
+        a = here.make("a", "--memory", f"{2 * nbytes}")
+        there.make("b", "--memory", f"{3 * nbytes}")
+        there.run("accept", "b", here.run("share", "a").strip())
+        part = os.urandom(1 << 20)
+        with here.client("a") as mine, there.client("b") as other:
+            mine.put("warm", part)
+            assert other.get("warm", a) == part
+            stored = mine.put("k", [part] * (nbytes >> 20))
+            peaks = [Peak(home.running(name).pid) for home, name in ((here, "a"), (there, "b"))]
+            info = other.stat("k", a)  # which brings it
+            assert info is not None
+            assert info.etag == stored.etag
+        rises = [peak.rise() for peak in peaks]
+        assert all(rise <= nbytes + BESIDE for rise in rises), rises
+
+
+def test_beside_256_mb_of_a_peer() -> None:
+    check_peers(256 << 20)
+
+
+@pytest.mark.soak
+def test_beside_1_gb_of_a_peer() -> None:
+    check_peers(1 << 30)
+
+
 def test_beside_a_body_of_unknown_length(home: Home) -> None:
     """It waits on disk, not in memory."""
     import http.client

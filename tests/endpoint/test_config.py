@@ -77,7 +77,9 @@ def full() -> EndpointConfig:
         ),
         peering=EndpointPeeringConfig(port=5000, advertise=["[2001:db8::1]:5000", "h:1"]),
         peers={PEER: EndpointPeerConfig(addresses=["b:1"], name="b")},
-        storage=EndpointStorageConfig(memory_quota="4 GB", max_object_size=10, spill=False),
+        storage=EndpointStorageConfig(
+            memory_quota="4 GB", max_object_size=10, spill=False, keep_copies=True
+        ),
     )
 
 

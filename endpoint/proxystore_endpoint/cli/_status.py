@@ -55,6 +55,8 @@ def _print(found: Found, told: dict[str, Any]) -> None:
         f"  objects    {storage['objects']} ({bytes_to_readable(storage['nbytes'], 1)}), and "
         f"{storage['copies']} copies of peers' ({bytes_to_readable(storage['copies_nbytes'], 1)})"
     )
+    for problem in told["problems"]:
+        say(f"  damaged    {problem}")
     if not told["peers"]:
         say("  peers      none (proxystore-endpoint share invites one)")
         return
