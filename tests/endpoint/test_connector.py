@@ -108,6 +108,10 @@ class TestLosing:
             assert connector.get(key) == b"data"
             with pytest.raises(PeerUnreachableError):
                 connector.exists(lost)
+            with pytest.raises(PeerUnreachableError):
+                connector.get_batch([key, lost, lost])
+            with pytest.raises(PeerUnreachableError):
+                connector.set(lost, b"data")
 
     def test_only_one(self, tmp_path: Path) -> None:
         with (

@@ -228,7 +228,7 @@ class _Connection(asyncio.Protocol):
                 request.key, request.nbytes, ttl=request.ttl, durability=durability
             )
 
-        if (durability or self._storage.default_durability) == "durable" or self._is_durable(
+        if (durability or self._storage.default_durability) == "durable" or self._is_slow(
             request.key
         ):
             return self._committed(act)
@@ -237,12 +237,17 @@ class _Connection(asyncio.Protocol):
     async def _committed(self, act: Callable[[], Any]) -> m.Reply:
         return m.Committed(*await self._in_thread(act))
 
-    def _is_durable(self, key: str) -> bool:
+    def _is_slow(self, key: str) -> bool:
+        """Tell whether who uses an object may have to wait, for the disk or for others."""
         stat = self._storage.stat(key)
-        return stat is not None and stat.durability == "durable"
+        durable = stat is not None and stat.durability == "durable"
+        return durable or self._storage.busy(key)
 
-    def make_room(self, request: m.MakeRoom) -> m.Reply:
-        return m.Answer(self._storage.make_room(request.nbytes, max(0, min(request.attempt, 8))))
+    def make_room(self, request: m.MakeRoom) -> Awaitable[m.Reply]:
+        attempt = max(0, min(request.attempt, 8))
+        return self._answer(
+            self._in_thread(lambda: self._storage.make_room(request.nbytes, attempt))
+        )
 
     async def reserve(self, request: m.Reserve) -> m.Reply:
         if len(self._rooms) >= _MAX_ROOMS:
@@ -267,7 +272,7 @@ class _Connection(asyncio.Protocol):
     def fetch(self, request: m.Fetch) -> m.Reply | Awaitable[m.Reply]:
         if request.endpoint_id != self._backend.endpoint_id:
             return self._fetch(request)
-        if self._is_durable(request.key):  # it may have to be read and checked first
+        if self._is_slow(request.key):  # it may have to be read and checked first
             return self._open(request)
         return self._found(self._storage.open(request.key), request)
 
@@ -301,7 +306,7 @@ class _Connection(asyncio.Protocol):
         )
 
     def evict(self, request: m.Evict) -> m.Reply | Awaitable[m.Reply]:
-        if request.endpoint_id == self._backend.endpoint_id and not self._is_durable(request.key):
+        if request.endpoint_id == self._backend.endpoint_id and not self._is_slow(request.key):
             return m.Answer(self._storage.evict(request.key))
         return self._answer(
             self._backend.evict(request.key, request.endpoint_id, timeout=request.timeout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +15,11 @@ from proxystore_endpoint.storage.clock import Clock
 from proxystore_endpoint.storage.durable import Durable
 from proxystore_endpoint.storage.files import Files, write_file
 from proxystore_endpoint.storage.index import Entry, Index, Name
+from proxystore_endpoint.storage.locks import Locks
 from proxystore_endpoint.storage.memory import Memory
 from proxystore_endpoint.storage.rooms import OnDisk
 from proxystore_endpoint.storage.types import Durability
 
-_STRIPES = 64
 _TRIES = 32
 _OVERHEAD = 2048  # bytes of memory that an object takes beside its own, on average
 _IN_FLIGHT = 256_000_000  # bytes in flight that are allowed by default, however little memory
@@ -54,7 +53,7 @@ class Areas:
         self.index = Index()
         self.spill: Files | None = None
         self.durable: Durable | None = None
-        self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
+        self.lock = Locks()
         self.object_limit = _size("object_limit", settings.object_limit)
         memory_quota = _size("memory_quota", settings.memory_quota)
         self.memory = Memory(
@@ -126,10 +125,6 @@ class Areas:
         if self.durable is not None:
             self.durable.close()
 
-    def lock(self, name: Name) -> threading.Lock:
-        """Return the lock of a name."""
-        return self._locks[hash(name) % _STRIPES]
-
     def check_durability(self, durability: Durability) -> None:
         """Check that objects can be stored so.
 
@@ -164,7 +159,7 @@ class Areas:
             if entry is None:
                 break
             # Not waited for: this thread may hold the lock of another name.
-            if not self.lock(entry.name).acquire(blocking=False):
+            if not self.lock.acquire(entry.name, blocking=False):
                 busy += 1
                 self.index.get(entry.name, self.clock.now())  # to the end of the queue
                 continue
@@ -177,7 +172,7 @@ class Areas:
                     self.memory.evict(entry.name)
                     freed += entry.nbytes
             finally:
-                self.lock(entry.name).release()
+                self.lock.release(entry.name)
         return freed > 0
 
     def trim_copies(self, nbytes: int) -> None:

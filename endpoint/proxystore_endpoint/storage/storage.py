@@ -107,6 +107,10 @@ class Storage(Writing, Reading):
         """Return what `SharedMemoryConnector.from_config` attaches to the memory with."""
         return self._memory.config()
 
+    def busy(self, key: str) -> bool:
+        """Tell whether another thread changes an object, so that one who does too has to wait."""
+        return self._areas.lock.busy(Name("", key))
+
     def problems(self) -> list[str]:
         """Say what was found to be damaged or lost when the durable objects were opened."""
         return [] if self._areas.durable is None else list(self._areas.durable.problems)

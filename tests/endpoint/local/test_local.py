@@ -34,6 +34,7 @@ from proxystore_endpoint.local import server as server_module
 from proxystore_endpoint.local.client import LocalClient
 from proxystore_endpoint.local.server import LocalServer
 from proxystore_endpoint.storage import Storage
+from proxystore_endpoint.storage.index import Name
 
 from proxystore_core.exceptions import (
     InvalidKeyError,
@@ -391,6 +392,38 @@ class TestServer:
             thread.join(10)
             assert isinstance(errors[0], EndpointUnreachableError)
             assert cancelled.wait(5)
+
+    def test_a_slow_disk_holds_nobody_up(self, served, monkeypatch, tmp_path: Path) -> None:
+        server, _ = served
+        storage, go_on, begun = server.backend.storage, threading.Event(), threading.Event()
+        commit = storage.commit
+
+        def slow(key: str, nbytes: int, **options: Any) -> Any:
+            if options["durability"] == "durable":
+                with storage._areas.lock(Name("", key)):
+                    begun.set()
+                    go_on.wait(10)
+                options["durability"] = "memory"
+            return commit(key, nbytes, **options)
+
+        monkeypatch.setattr(storage, "commit", slow)
+        with LocalClient(server.path) as client:
+            threads = [
+                threading.Thread(target=client.put, args=("key", [b"x"]), kwargs=options)
+                for options in ({"durability": "durable"}, {})
+            ]
+            threads[0].start()
+            assert begun.wait(10)
+            threads[1].start()  # of the same key: it waits, and nobody else does
+            assert wait_until(lambda: server.pool._work_queue.qsize() == 0)
+            for number in range(200):
+                client.put(f"key{number}", [b"data"])
+                assert client.evict(f"key{number}", OTHER)
+            assert all(thread.is_alive() for thread in threads)
+            go_on.set()
+            for thread in threads:
+                thread.join(10)
+            assert client.get("key", OTHER) == b"x"
 
 
 class TestErrors:
