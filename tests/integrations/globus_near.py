@@ -1,6 +1,7 @@
 """A stack in this process, and executors over it, for the tests of the integration itself.
 
-A test module asks for these with `pytest_plugins = ["tests.integrations.globus_near"]`.
+A test module asks for these with `pytest_plugins = ["tests.integrations.globus_near"]`, which
+makes them known to all tests of a run: so nothing here acts by itself.
 """
 
 from __future__ import annotations
@@ -36,19 +37,13 @@ def near() -> Iterator[InProcess]:
         yield made
 
 
-@pytest.fixture(autouse=True)
-def no_faults(near: InProcess) -> Iterator[None]:
-    """Forget the faults of a test that failed."""
-    yield
-    near.clear_faults()
-    near.set_limit()
-
-
 @pytest.fixture
-def near_store() -> Iterator[Store[Any]]:
-    """Make a store that must be empty at the end."""
+def near_store(near: InProcess) -> Iterator[Store[Any]]:
+    """Make a store that must be empty at the end; also end the faults of a test that failed."""
     with Store("globus", cache_size=0) as made:
         yield made
+        near.clear_faults()
+        near.set_limit()
         gc.collect()
         assert wait_for_none(made), f"{left(made)} objects left"
 

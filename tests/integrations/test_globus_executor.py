@@ -485,6 +485,29 @@ def test_reloaded_tasks(near: InProcess, make: Make, near_store: Store[Any]) -> 
     second.shutdown()
 
 
+def test_reloaded_tasks_that_run(near: InProcess, make: Make, near_store: Store[Any]) -> None:
+    # As after a restart: nobody in this process waits for them yet.
+    client = near.client()
+    with held(make()) as futures:
+        owner = make()
+        function_id = owner.register_function(add)
+        batch = client.create_batch(task_group_id=owner.task_group_id, create_websocket_queue=True)
+        for _ in range(3):
+            batch.add(function_id, ("x" * BIG,), {"b": "y"})
+        client.batch_run(near.id, batch)
+        found = list(owner.reload_tasks())
+        assert len(found) == 3
+        assert not any(future.done() for future in found)
+    wait(futures, PATIENCE)
+    for future in found:
+        assert isinstance(future, ProxyFuture)
+        assert is_proxy(future.result(PATIENCE))
+        assert len(future.result()) == BIG + 1
+    assert owner.stats().results == 3
+    owner.shutdown()
+    assert left(near_store) == 0
+
+
 def test_two_stores_side_by_side(near: InProcess, make: Make) -> None:
     client = near.client()
     with Store("other", cache_size=0) as other:

@@ -42,28 +42,32 @@ class Books:
             if call.bound or future is None:
                 return
             call.bound = True
-            call.sent = _reclassed(sent, call)
+            future.expect(call)  # all of it before another thread may complete what is sent
             self._open.add(future)
-        future.expect(call)
+            call.sent = _reclassed(sent, call)
         if sent.done():  # cancelled before
             future.cancel()
 
     def adopt(self, future: ComputeFuture) -> ProxyFuture:
-        """Make a future of the SDK, which nobody else sees the result of, one of ours."""
+        """Make a future of the SDK, which other threads may complete meanwhile, one of ours."""
         call = Pending(self)
-        made = _made_ours(future)
-        with made._condition:
-            if made.done():
-                if made._exception is None and not made.cancelled():
-                    made._result = self.calls.result(made._result)
-                else:
-                    made._exception = explained(made._exception, self.label)
-                return made
-            call.bound, call.future = True, made
-            made.expect(call)
+        call.bound = True
+        made = _made_ours(future, call)
         with self._lock:
             self._open.add(made)
+        made.add_done_callback(self._adopted)
         return made
+
+    def _adopted(self, future: Any) -> None:
+        call = _taken(future)
+        if call is None:
+            return
+        if future._exception is not None:  # it was done, or was being, as one of the SDK's
+            future._exception = explained(future._exception, self.label)
+        elif not future.cancelled():
+            future._result = self.calls.result(future._result)
+        call.over()
+        self.done(future)
 
     def done(self, future: ProxyFuture) -> None:
         """Forget a future that is done."""
@@ -252,7 +256,8 @@ def _reclassed(future: Any, call: Pending) -> ComputeFuture:
     return made
 
 
-def _made_ours(future: Any) -> ProxyFuture:
+def _made_ours(future: Any, call: Pending) -> ProxyFuture:
+    future._proxystore_call = call
     future.__class__ = ProxyFuture
     made: ProxyFuture = future
     return made
