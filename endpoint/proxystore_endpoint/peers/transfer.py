@@ -87,6 +87,7 @@ class Transfer:
         self._done = 0  # bytes of ranges that are over
         self._seen = 0  # bytes of ranges under way, at the last look
         self._moved = time.monotonic()  # when bytes came last
+        self._relayed = False
         self._workers: set[asyncio.Task[None]] = set()  # beside the one that runs first
         self._problem: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -168,7 +169,7 @@ class Transfer:
                     await asyncio.sleep(min(_RETRY, 0.02 * 2**fruitless))
                 await self._ask(lane, part)
             except CallFailedError as failure:
-                self._advance(part, failure.received)
+                self._advance(part, failure.received, lane.heard)
                 if self._problem is not None:
                     raise
                 if part.begin != part.end:
@@ -183,7 +184,9 @@ class Transfer:
 
     async def _lane(self, lost: bool) -> Lane:
         deadline = min(self._deadline, self._moved + self._settings.stall_timeout)
-        grace = time.monotonic() + self._settings.lost_grace
+        # A relay that is started anew is back in seconds; a peer whose address is dead is dead.
+        patience = self._settings.stall_timeout if self._relayed else self._settings.lost_grace
+        grace = time.monotonic() + patience
         while True:
             try:
                 return await self._peer.lane(deadline)
@@ -204,6 +207,7 @@ class Transfer:
             sink=lambda response: self._memory(lane, part, wanted, response),
         )
         self._current[call] = lane
+        self._relayed = lane.kind == "relay"
         lane.submit(call)
         # A call that is not over stays in the table, so that `_stop` waits for its end.
         response = await call.future
@@ -214,15 +218,15 @@ class Transfer:
             raise_for(self._peer.uuid, response.status, response.detail)
         if not response.nbytes:
             self._memory(lane, part, wanted, response)
-        self._advance(part, response.nbytes)
+        self._advance(part, response.nbytes, lane.heard)
 
-    def _advance(self, part: _Range, received: int) -> None:
+    def _advance(self, part: _Range, received: int, heard: float) -> None:
         for call in [call for call in self._current if call.over]:
             self._current.pop(call, None)
         part.begin += received
         self._done += received
         if received:
-            self._moved = time.monotonic()
+            self._moved = max(self._moved, heard)  # a lane may have been silent before it failed
 
     def _memory(self, lane: Lane, part: _Range, wanted: int, response: Response) -> memoryview:
         """Give the memory for an answer; in its lane's thread."""
@@ -293,7 +297,7 @@ class Transfer:
         for call, lane in tuple(self._current.items()):
             lane.post(partial(call.look, lane))
             seen += call.seen
-        if seen != self._seen:
+        if seen > self._seen:
             self._moved = time.monotonic()
         self._seen = seen
 

@@ -120,8 +120,8 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     connect_timeout: float = 10.0
     head_start: float = 0.2
-    stall_timeout: float = 13.0
-    lost_grace: float = 1.5
+    stall_timeout: float = 12.6
+    lost_grace: float = 1.0
     upgrade_after: tuple[float, ...] = (5.0, 30.0, 120.0, 600.0)
     idle_lane: float = 60.0
     idle_link: float = 900.0

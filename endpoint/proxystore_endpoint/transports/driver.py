@@ -40,6 +40,8 @@ class Driver:
     def __init__(self, sock: ssl.SSLSocket, connection: Connection) -> None:
         self.connection: Final = connection
         self.holding = False  # whether `_answers_sent` is to be called
+        self.heard = time.monotonic()
+        """When bytes came last."""
         self._sock = sock
         self._commands: deque[Callable[[], None]] = deque()
         self._parts: deque[BytesLike] = deque()
@@ -181,6 +183,7 @@ class Driver:
 
     def _received(self, count: int, now: float) -> None:
         connection = self.connection
+        self.heard = now
         self._handle(connection.received(count, now))
         while connection.paused and not connection.ended:
             self._handle(connection.received(0, now))

@@ -18,7 +18,7 @@ from tests.endpoint.peers.support import Node, meet, noise, until
 from tests.endpoint.relay.support import RelayProcess, client, relay_process
 
 SETTINGS = PeerSettings(
-    connect_timeout=3.0, head_start=0.1, upgrade_after=(0.2,), stall_timeout=14.0, lost_grace=10.0
+    connect_timeout=3.0, head_start=0.1, upgrade_after=(0.2,), stall_timeout=14.0
 )
 
 
