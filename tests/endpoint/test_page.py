@@ -26,6 +26,7 @@ def test_page() -> None:
         tab.run("document.getElementById('token').value = 'wrong'")
         tab.run("document.querySelector('#login button').click()")
         assert tab.sees("#refused", "wrong")
+        assert wait_until(lambda: len(tab.problems()) == 2, 20)  # of the two requests
         assert all("401" in problem for problem in tab.problems())
         tab.events.clear()
 
