@@ -349,9 +349,12 @@ class _Connection(asyncio.Protocol):
             expires_in=stat.expires_in,
         )
 
-    def keys(self, request: m.Keys) -> m.Reply:
-        after = (key for key in self._storage.keys() if key > request.after)  # noqa: SIM118 - no dict
-        found = heapq.nsmallest(m.KEYS_AT_ONCE + 1, after)
+    async def keys(self, request: m.Keys) -> m.Reply:
+        def find() -> list[str]:
+            after = (key for key in self._storage.keys() if key > request.after)  # noqa: SIM118 - no dict
+            return heapq.nsmallest(m.KEYS_AT_ONCE + 1, after)
+
+        found = await self._in_thread(find)
         return m.KeyList(found[: m.KEYS_AT_ONCE], more=len(found) > m.KEYS_AT_ONCE)
 
     def count(self, _request: m.Count) -> m.Reply:

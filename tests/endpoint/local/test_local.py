@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -309,18 +310,8 @@ class TestServer:
     def test_mutated_requests(self, served) -> None:
         server, _ = served
         chance = random.Random(3)
-        requests = [
-            m.Hello(),
-            m.Commit("key", 10, 1.5, "memory", 3),
-            m.Reserve("key", 1000),
-            m.Fetch("key", OTHER),
-            m.Evict("key", OTHER, 1.0),
-            m.Push("key", OTHER, "source"),
-            m.Keys("a"),
-            m.Stat("key", OTHER),
-        ]
         for _ in range(300):
-            body = bytearray(m.encode(chance.choice(requests))[m.LENGTH.size :])
+            body = bytearray(m.encode(chance.choice(REQUESTS))[m.LENGTH.size :])
             for _ in range(chance.randrange(1, 4)):
                 body[chance.randrange(len(body))] = chance.randrange(256)
             with socket.socket(socket.AF_UNIX) as raw:
@@ -424,6 +415,76 @@ class TestServer:
             for thread in threads:
                 thread.join(10)
             assert client.get("key", OTHER) == b"x"
+
+
+REQUESTS = (
+    m.Hello(),
+    m.Commit("key", 10, 1.5, "memory", 3),
+    m.MakeRoom(1000, 2),
+    m.Reserve("key", 1000),
+    m.Abandon(3),
+    m.Fetch("key", OTHER),
+    m.Exists("key", OTHER),
+    m.Evict("key", OTHER, 1.0),
+    m.Expire("key"),
+    m.Push("key", OTHER, "source"),
+    m.Keys("a"),
+    m.Count(),
+    m.Status(),
+    m.Stat("key", OTHER),
+)
+REPLIES = (
+    m.Welcome(OTHER, 1, "1.0", 10, {"directory": "/dev/shm/x", "host": "h"}),
+    m.Committed(10, "durable", "e" * 64),
+    m.Granted(3, "/tmp/x"),
+    m.Found(10, path="/tmp/x", data=b"data", expires_in=1.5),
+    m.Missing("evicted"),
+    m.Answer(True),
+    m.KeyList(["a", "b"], more=True),
+    m.Counted(1, 2, 3, 4),
+    m.Report({"a": [1, {"b": None}]}),
+    m.Failure("EndpointError", "x", {"peer": OTHER}),
+)
+
+
+def mutate(count: int, seed: int) -> None:
+    """Decode so many messages in which bytes were changed, cut or put in."""
+    chance = random.Random(seed)
+    kinds = ((m.decode_request, REQUESTS), (m.decode_reply, REPLIES))
+    bodies = [[m.encode(one)[m.LENGTH.size :] for one in messages] for _, messages in kinds]
+    tracemalloc.start()
+    refused = 0
+    for turn in range(count):
+        decode = kinds[turn % 2][0]
+        body = bytearray(chance.choice(bodies[turn % 2]))
+        for _ in range(chance.randrange(1, 4)):
+            at = chance.randrange(len(body))
+            body[at : at + chance.choice((0, 1, 1, 5))] = chance.randbytes(
+                chance.choice((0, 1, 1, 4))
+            )
+            body = body or bytearray(1)
+        try:
+            decode(bytes(body))
+        except LocalProtocolError:
+            refused += 1
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert refused > count / 2
+
+
+class TestMessages:
+    def test_travel(self) -> None:
+        for decode, messages in ((m.decode_request, REQUESTS), (m.decode_reply, REPLIES)):
+            for message in messages:
+                assert decode(m.encode(message)[m.LENGTH.size :]) == message
+
+    def test_mutated(self) -> None:
+        mutate(20_000, seed=1)
+
+    @pytest.mark.soak
+    @pytest.mark.timeout(600)
+    def test_a_million_mutated(self) -> None:
+        mutate(1_000_000, seed=2)
 
 
 class TestErrors:
