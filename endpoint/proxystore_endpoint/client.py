@@ -6,55 +6,22 @@ nothing is copied. Proxies of the environment are ignored.
 
 from __future__ import annotations
 
-import http.client
-import json
-import ssl
-import threading
-import time
 import uuid as uuids
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from proxystore_core.exceptions import (
-    CorruptObjectError,
-    InvalidKeyError,
-    ObjectTooLargeError,
-    ProxyStoreError,
-    StorageFullError,
-)
-from proxystore_endpoint.exceptions import (
-    AccessDeniedError,
-    AuthenticationError,
-    EndpointConfigError,
-    EndpointError,
-    EndpointTimeoutError,
-    EndpointUnreachableError,
-    PeerLostError,
-    PeerRefusedError,
-    PeerResponseError,
-    PeerTimeoutError,
-    PeerUnreachableError,
-)
-from proxystore_endpoint.identity import uuid_of
+from proxystore_endpoint.exceptions import EndpointError
+from proxystore_endpoint.rest_answers import drop_missing, error_of, read_all, read_json
+from proxystore_endpoint.rest_connections import Connections
 from proxystore_endpoint.storage.names import check_key
 from proxystore_endpoint.storage.types import Durability, Stored
 
 if TYPE_CHECKING:
     from proxystore_core.serialize import BytesLike
 
-CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 90.0
 """Silence after which an endpoint counts as gone, beyond what it may wait for a peer."""
-_REUSE_S = 10.0  # the server closes connections after 15 s without a request
-_SEND_BYTES = 1 << 20
-_ERROR_BYTES = 64 * 1024
-_IDLE = 8
-_STALE = (ConnectionError, http.client.RemoteDisconnected, http.client.CannotSendRequest)
 
 
 class ObjectInfo(NamedTuple):
@@ -71,11 +38,6 @@ class ObjectInfo(NamedTuple):
     etag: str
     durability: str
     expires_in: float | None
-
-
-class _Idle(NamedTuple):
-    connection: http.client.HTTPConnection
-    since: float
 
 
 class EndpointClient:
@@ -99,27 +61,10 @@ class EndpointClient:
         uuid: uuids.UUID | str | None = None,
         timeout: float = ANSWER_TIMEOUT_S,
     ) -> None:
-        parts = urlsplit(address)
-        try:
-            port = parts.port
-        except ValueError:
-            port = None
-        if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
-            raise EndpointConfigError(
-                f"The address of an endpoint is http://host:port, not {address!r}."
-            )
-        if parts.scheme == "https" and uuid is None:
-            raise EndpointConfigError(
-                f"{address} can only be trusted if its UUID is known: give uuid=."
-            )
-        self.address = address.rstrip("/")
-        self._host, self._port = parts.hostname, port
-        self._uuid = uuids.UUID(str(uuid)) if uuid is not None else None
-        self._tls = _tls_context() if parts.scheme == "https" else None
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._timeout = timeout
-        self._idle: list[_Idle] = []
-        self._lock = threading.Lock()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        identity = uuids.UUID(str(uuid)) if uuid is not None else None
+        self._connections = Connections(address, headers, identity, timeout)
+        self.address = self._connections.address
 
     def __enter__(self) -> Self:
         return self
@@ -129,10 +74,7 @@ class EndpointClient:
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for kept in idle:
-            kept.connection.close()
+        self._connections.close()
 
     def get(
         self,
@@ -153,13 +95,13 @@ class EndpointClient:
             EndpointError: It refuses, or a peer does, or fails.
         """
         path = _path(f"/objects/{check_key(key)}", endpoint=endpoint, timeout=timeout)
-        with self._exchange("GET", path, timeout=timeout) as answer:
+        with self._connections.exchange("GET", path, timeout=timeout) as answer:
             if answer.status == 404:
-                _drop_missing(answer, self.address)
+                drop_missing(answer, self.address)
                 return None
             if answer.status != 200:
-                raise _error(answer, self.address)
-            return _read_all(answer)
+                raise error_of(answer, self.address)
+            return read_all(answer)
 
     def get_part(
         self, key: str, start: int, stop: int, endpoint: uuids.UUID | str | None = None
@@ -167,13 +109,13 @@ class EndpointClient:
         """Return the bytes of an object from `start` to `stop`; raises as `get`."""
         path = _path(f"/objects/{check_key(key)}", endpoint=endpoint)
         headers = {"Range": f"bytes={start}-{stop - 1}"}
-        with self._exchange("GET", path, headers) as answer:
+        with self._connections.exchange("GET", path, headers) as answer:
             if answer.status == 404:
-                _drop_missing(answer, self.address)
+                drop_missing(answer, self.address)
                 return None
             if answer.status != 206:
-                raise _error(answer, self.address)
-            return _read_all(answer)
+                raise error_of(answer, self.address)
+            return read_all(answer)
 
     def put(
         self,
@@ -208,10 +150,10 @@ class EndpointClient:
             durability=durability,
             timeout=timeout,
         )
-        with self._exchange("PUT", path, body=views, timeout=timeout) as answer:
+        with self._connections.exchange("PUT", path, body=views, timeout=timeout) as answer:
             if answer.status != 201:
-                raise _error(answer, self.address, nbytes=sum(map(len, views)))
-            told = _read_json(answer, self.address)
+                raise error_of(answer, self.address, nbytes=sum(map(len, views)))
+            told = read_json(answer, self.address)
             return Stored(told["nbytes"], told["durability"], told["etag"])
 
     def exists(self, key: str, endpoint: uuids.UUID | str | None = None) -> bool:
@@ -229,12 +171,12 @@ class EndpointClient:
     def stat(self, key: str, endpoint: uuids.UUID | str | None = None) -> ObjectInfo | None:
         """Return what is known of an object, or `None` where there is none; raises as `get`."""
         path = _path(f"/objects/{check_key(key)}", endpoint=endpoint)
-        with self._exchange("HEAD", path) as answer:
+        with self._connections.exchange("HEAD", path) as answer:
             answer.read()
             if answer.status == 404 and answer.getheader("X-Error") == "missing":
                 return None
             if answer.status != 200:
-                raise _error(answer, self.address)
+                raise error_of(answer, self.address)
             expires = answer.getheader("X-Expires-In")
             return ObjectInfo(
                 int(answer.getheader("Content-Length", "0")),
@@ -268,227 +210,15 @@ class EndpointClient:
             return False
 
     def _json(self, method: str, path: str) -> dict[str, Any]:
-        with self._exchange(method, path) as answer:
+        with self._connections.exchange(method, path) as answer:
             if answer.status != 200:
-                raise _error(answer, self.address)
-            return _read_json(answer, self.address)
-
-    @contextmanager
-    def _exchange(
-        self,
-        method: str,
-        path: str,
-        headers: dict[str, str] | None = None,
-        body: Sequence[memoryview] | None = None,
-        timeout: float | None = None,
-    ) -> Iterator[http.client.HTTPResponse]:
-        """Send a request; keep the connection if all of the answer was read."""
-        patience = self._timeout + (timeout or 0.0)
-        sent = {**self._headers, **(headers or {})}
-        if body is not None:
-            sent["Content-Length"] = str(sum(map(len, body)))
-        connection, answer = self._send(method, path, sent, body or (), patience)
-        keep = False
-        try:
-            yield answer
-            keep = answer.isclosed() and not answer.will_close
-        except ProxyStoreError:  # what it answered; some of them are OSErrors, too
-            keep = answer.isclosed() and not answer.will_close
-            raise
-        except TimeoutError as error:
-            raise self._silent(patience) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise self._gone(error) from error
-        finally:
-            if keep:
-                self._keep(connection)
-            else:
-                connection.close()
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        headers: dict[str, str],
-        body: Sequence[memoryview],
-        patience: float,
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        while True:
-            connection, reused = self._connection(patience)
-            try:
-                return connection, _request(connection, method, path, headers, body)
-            except TimeoutError as error:
-                connection.close()
-                raise self._silent(patience) from error
-            except _STALE as error:
-                connection.close()
-                if not reused:
-                    raise self._gone(error) from error
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                raise self._gone(error) from error
-            except BaseException:
-                connection.close()
-                raise
-
-    def _connection(self, patience: float) -> tuple[http.client.HTTPConnection, bool]:
-        with self._lock:
-            while self._idle:
-                kept = self._idle.pop()
-                fresh = time.monotonic() - kept.since < _REUSE_S
-                if fresh and kept.connection.sock is not None:
-                    kept.connection.sock.settimeout(patience)
-                    return kept.connection, True
-                kept.connection.close()
-        return self._connect(patience), False
-
-    def _connect(self, patience: float) -> http.client.HTTPConnection:
-        if self._tls is None:
-            plain = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_TIMEOUT_S)
-        else:
-            plain = http.client.HTTPSConnection(
-                self._host, self._port, timeout=CONNECT_TIMEOUT_S, context=self._tls
-            )
-        try:
-            plain.connect()
-            if isinstance(plain.sock, ssl.SSLSocket):
-                self._check_key(plain.sock)
-        except OSError as error:
-            plain.close()
-            if isinstance(error, EndpointError):
-                raise
-            raise self._gone(error) from error
-        plain.sock.settimeout(patience)
-        return plain
-
-    def _check_key(self, channel: ssl.SSLSocket) -> None:
-        raw = channel.getpeercert(binary_form=True)
-        key = x509.load_der_x509_certificate(raw or b"").public_key()
-        if not isinstance(key, Ed25519PublicKey) or uuid_of(key.public_bytes_raw()) != self._uuid:
-            raise AuthenticationError(f"{self.address} is not the endpoint {self._uuid}.")
-
-    def _keep(self, connection: http.client.HTTPConnection) -> None:
-        with self._lock:
-            if len(self._idle) < _IDLE:
-                self._idle.append(_Idle(connection, time.monotonic()))
-                return
-        connection.close()
-
-    def _gone(self, error: Exception) -> EndpointUnreachableError:
-        return EndpointUnreachableError(
-            f"The endpoint at {self.address} does not answer ({error}). Start it with: "
-            "proxystore-endpoint start NAME",
-            address=self.address,
-        )
-
-    def _silent(self, patience: float) -> EndpointTimeoutError:
-        return EndpointTimeoutError(f"{self.address} did not answer within {patience:g} s.")
-
-
-def _tls_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # the key is compared with the UUID instead
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
+                raise error_of(answer, self.address)
+            return read_json(answer, self.address)
 
 
 def _path(route: str, **arguments: object) -> str:
     given = {name: str(value) for name, value in arguments.items() if value is not None}
     return f"{route}?{urlencode(given)}" if given else route
-
-
-def _request(
-    connection: http.client.HTTPConnection,
-    method: str,
-    path: str,
-    headers: dict[str, str],
-    body: Sequence[memoryview],
-) -> http.client.HTTPResponse:
-    connection.putrequest(method, path, skip_accept_encoding=True)
-    for name, value in headers.items():
-        connection.putheader(name, value)
-    connection.endheaders()
-    try:
-        for view in body:
-            for start in range(0, len(view), _SEND_BYTES):
-                connection.send(view[start : start + _SEND_BYTES])
-    except (BrokenPipeError, ConnectionResetError):
-        # It has answered already, and wants no more of the body: what it says comes first.
-        return connection.getresponse()
-    return connection.getresponse()
-
-
-def _read_all(answer: http.client.HTTPResponse) -> memoryview:
-    nbytes = answer.length
-    if nbytes is None:
-        raise http.client.HTTPException("its answer has no length")
-    data = memoryview(bytearray(nbytes))
-    at = 0
-    while at < nbytes:
-        count = answer.readinto(data[at:])
-        if not count:
-            raise http.client.IncompleteRead(b"", nbytes - at)
-        at += count
-    answer.read()
-    return data.toreadonly()
-
-
-def _read_json(answer: http.client.HTTPResponse, address: str) -> dict[str, Any]:
-    raw = answer.read()
-    try:
-        told = json.loads(raw)
-    except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        raise EndpointUnreachableError(
-            f"{address} is no endpoint: its answer is no JSON.", address=address
-        )
-    return told
-
-
-def _drop_missing(answer: http.client.HTTPResponse, address: str) -> None:
-    """Read an answer 404, which may also come from something that is no endpoint."""
-    told = _read_json(answer, address)
-    if told.get("error") != "missing":
-        raise EndpointUnreachableError(f"{address} is no endpoint.", address=address)
-
-
-def _error(answer: http.client.HTTPResponse, address: str, nbytes: int = 0) -> Exception:
-    raw = answer.read(_ERROR_BYTES)
-    try:
-        told = json.loads(raw)
-        code, reason = str(told["error"]), str(told["reason"])
-        hint = str(told.get("hint", ""))
-    except (ValueError, KeyError, TypeError):
-        code, hint = answer.getheader("X-Error", ""), ""
-        reason = (
-            f"{address} answered {answer.status} {answer.reason} ({code or 'it says no more'})."
-        )
-    text = f"{reason} {hint}".strip()
-    match code:
-        case "bad_key":
-            return InvalidKeyError(text)
-        case "too_large":
-            return ObjectTooLargeError(text, nbytes=nbytes, limit=0)
-        case "full":
-            return StorageFullError(text, nbytes=nbytes)
-        case "corrupt":
-            return CorruptObjectError(text)
-        case "refused":
-            return PeerRefusedError(text)
-        case "timeout":
-            return PeerTimeoutError(text)
-        case "lost":
-            return PeerLostError(text)
-        case "unreachable":
-            return PeerUnreachableError(text)
-        case "peer_failed":
-            return PeerResponseError(text)
-        case "unauthorized" | "wrong_host" | "wrong_origin":
-            return AccessDeniedError(text)
-        case _:
-            return EndpointError(text)
 
 
 def evict(
