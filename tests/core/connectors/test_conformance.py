@@ -26,6 +26,13 @@ class TestFile(ConnectorConformance):
             yield connector
 
 
+class TestFileThatExpires(ConnectorConformance):
+    @pytest.fixture
+    def connector(self, tmp_path: Path):
+        with FileConnector(str(tmp_path / "store"), ttl=3600) as connector:
+            yield connector
+
+
 class TestFileInAnExistingDirectory(ConnectorConformance):
     @pytest.fixture
     def connector(self, tmp_path: Path):
