@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import socket
 import tomllib
 import uuid
@@ -29,6 +28,10 @@ import msgspec
 
 from proxystore_core.utils.data import readable_to_bytes
 from proxystore_endpoint.exceptions import EndpointConfigError
+from proxystore_endpoint.private_files import ENDPOINT_TOKEN_FILE as ENDPOINT_TOKEN_FILE
+from proxystore_endpoint.private_files import make_token as make_token
+from proxystore_endpoint.private_files import read_token as read_token
+from proxystore_endpoint.private_files import write_private as write_private
 
 ENDPOINT_CONFIG_FILE = "config.toml"
 ENDPOINT_OBJECTS_DIR = "blobs"
@@ -36,11 +39,8 @@ ENDPOINT_GRANTS_FILE = "grants.json"
 ENDPOINT_IDENTITY_FILE = "identity.key"
 ENDPOINT_LOG_FILE = "log.txt"
 ENDPOINT_PID_FILE = "daemon.pid"
-ENDPOINT_TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 
 LOCAL_HOST = "127.0.0.1"
-TOKEN_BYTES = 32
-MAX_TOKEN_CHARS = 256
 MAX_NAME_CHARS = 64
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -349,21 +349,6 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
-
-
 def get_configs(proxystore_dir: str | os.PathLike[str]) -> list[EndpointConfig]:
     """Return the valid configurations under a home directory, by name."""
     return list(find_configs(proxystore_dir).values())
@@ -386,42 +371,6 @@ def find_configs(proxystore_dir: str | os.PathLike[str]) -> Mapping[Path, Endpoi
         except (FileNotFoundError, EndpointConfigError):
             continue  # something else's directory; the commands on it say what is wrong
     return found
-
-
-def make_token(endpoint_dir: str | os.PathLike[str]) -> str:
-    """Make a new token for REST clients and keep it in the endpoint's directory."""
-    token = secrets.token_urlsafe(TOKEN_BYTES)
-    write_private(Path(endpoint_dir) / ENDPOINT_TOKEN_FILE, token.encode() + b"\n")
-    return token
-
-
-def read_token(endpoint_dir: str | os.PathLike[str]) -> str:
-    """Read the token that REST clients show.
-
-    Raises:
-        EndpointConfigError: There is none, or others may read it.
-    """
-    path = Path(endpoint_dir) / ENDPOINT_TOKEN_FILE
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            token = file.read(MAX_TOKEN_CHARS + 1).decode("ascii").strip()
-    except (OSError, ValueError) as error:
-        raise EndpointConfigError(
-            f"The token of the endpoint cannot be read from {path}: {error}", path=str(path)
-        ) from error
-    if status.st_mode & 0o077:
-        raise EndpointConfigError(
-            f"Others may read {path}. Close it with: chmod 600 {path}; then remove it and "
-            "restart the endpoint, which makes a new one.",
-            path=str(path),
-        )
-    if not token or len(token) > MAX_TOKEN_CHARS:
-        raise EndpointConfigError(
-            f"{path} holds no token. Remove it and restart the endpoint, which makes a new one.",
-            path=str(path),
-        )
-    return token
 
 
 def get_log_filepath(endpoint_dir: str | os.PathLike[str]) -> str:
