@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -346,6 +348,17 @@ class TestLine:
         assert len(found) > 15
         for run in found - {"help"}:
             assert callable(import_from_path(f"proxystore_endpoint.cli.{run}"))
+
+    def test_without_the_extra(self) -> None:
+        code = (
+            "import sys; sys.modules['msgspec'] = None; "
+            "from proxystore_endpoint.cli import main; sys.exit(main(['list']))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "pip install 'proxystore-core[endpoint]'" in done.stderr
 
     def test_times(self) -> None:
         assert [duration(text) for text in ("90", "1.5h", "2 d", "10min")] == [

@@ -19,7 +19,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from proxystore_core.exceptions import ProxyStoreError
+from proxystore_core.exceptions import MissingExtraError, ProxyStoreError
 from proxystore_core.utils.imports import import_from_path
 from proxystore_endpoint.cli._output import complain
 from proxystore_endpoint.cli._parser import make_parser
@@ -57,4 +57,10 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         parser.print_help()
         return 0
     # Imported when needed: no command waits for what another one needs.
-    return int(import_from_path(f"proxystore_endpoint.cli.{options.run}")(options))
+    try:
+        run = import_from_path(f"proxystore_endpoint.cli.{options.run}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0].startswith("proxystore"):
+            raise
+        raise MissingExtraError("endpoint", needed_for="proxystore-endpoint") from error
+    return int(run(options))
