@@ -99,6 +99,7 @@ class Peer:
     async def _try(self) -> None:
         try:
             await self._connect(self)
+            self._wake()  # who came when its lane was gone again, looks anew
         except PeerError as error:
             self._wake(error)
         except Exception as error:
