@@ -14,6 +14,7 @@ import fcntl
 import logging
 import logging.handlers
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -43,6 +44,7 @@ _LOG = logging.getLogger(__name__)
 _READY_S = 60.0
 _LATE = b'{"error": "It does not serve after a minute; see its log."}'
 _CHECK_S = 1.0
+_FILES = 65536
 _LOG_BYTES, _LOG_FILES = 10_000_000, 3
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _NOISY = ("aioice", "aiortc", "asyncio", "hypercorn", "uvicorn", "websockets")
@@ -137,9 +139,19 @@ def run(
         EndpointError: It cannot start.
     """
     config = read_config(directory)
+    _raise_file_limit()
     with _log_to(directory, options.log_level, to_stderr=to_stderr), _only_one(config.uuid):
         _check_other(directory)
         asyncio.run(_serve(directory, options, ready))
+
+
+def _raise_file_limit() -> None:
+    """Take as many descriptors as the system gives: each client and peer needs some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # then it is what it was
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _check_other(directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -81,6 +82,18 @@ class TestLife:
         finally:
             sleeper.kill()
             sleeper.wait()
+
+    def test_descriptors(self, home: Home) -> None:
+        home.make("a", start=False)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        try:
+            home.run("start", "a")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        limits = Path(f"/proc/{home.running('a').pid}/limits").read_text()
+        (line,) = (line for line in limits.splitlines() if line.startswith("Max open files"))
+        assert int(line.split()[3]) > 256
 
     def test_foreground(self, home: Home) -> None:
         home.make("a", start=False)
