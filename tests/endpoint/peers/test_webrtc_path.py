@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from proxystore_endpoint.exceptions import PathError
@@ -27,8 +27,9 @@ class DataChannels:
             raise PathError("webrtc: no way through", kind="webrtc")
         ours, theirs = pair()
         ours.kind = theirs.kind = "webrtc"
-        self.waiting["s"] = theirs
-        await signal.send({"type": "offer", "session": "s"})
+        session = uuid4().hex
+        self.waiting[session] = theirs
+        await signal.send({"type": "offer", "session": session})
         message = await signal.receive()
         assert message["type"] == "answer"
         return ours
