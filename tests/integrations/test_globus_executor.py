@@ -186,11 +186,15 @@ def test_what_is_bound_travels_as_arguments(near: InProcess, ex: ProxyExecutor) 
     assert near.traffic().task_bytes - before < 10_000
 
 
-def test_shell_functions_are_left_alone(ex: ProxyExecutor) -> None:
+def test_shell_functions_are_left_alone(near: InProcess, ex: ProxyExecutor) -> None:
     shell = ShellFunction("echo {word}")
     done = ex.submit(shell, word="x" * 30_000).result(PATIENCE)
     assert done.returncode == 0
     assert len(done.stdout.strip()) == 30_000
+    assert ex.stats().puts == 0
+    again = ShellFunction("echo {word}")
+    ex.register_function(again, near.client().register_function(again))
+    assert ex.submit(again, word="y" * 30_000).result(PATIENCE).stdout.strip() == "y" * 30_000
     assert ex.stats().puts == 0
     known = ex._proxy_calls.wrap(MPIFunction("true"))
     assert known.func is None

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from globus_compute_sdk import Executor
+from globus_compute_sdk import Executor, ShellFunction
 from globus_compute_sdk.sdk.asynchronous.compute_future import ComputeFuture
 from globus_compute_sdk.serialize import ComputeSerializer
 from globus_sdk import GlobusAPIError
@@ -119,6 +119,8 @@ class ProxyExecutor(Executor):
                     raise code_too_large(known.name, SERVICE_LIMIT) from error
                 raise
             self._proxy_calls.remember(function_id, known)
+        elif function_id is not None and isinstance(fn, ShellFunction):
+            self._proxy_calls.remember(function_id, self._proxy_calls.wrap(fn))
         return str(super().register_function(fn, function_id))
 
     def register_source_code(
