@@ -180,8 +180,13 @@ class Area:
 
     def replace(self, segment: Segment, object_id: str) -> None:
         """Make a filled segment the object of an id that may have one already."""
+        path = self.path(object_id)
+        if not os.path.exists(path):
+            # Where another comes in between, its bytes stay charged until the next count.
+            self.publish(segment, object_id)
+            return
         with self.ledger:
-            path, old, size = self.path(object_id), self._partial_name(0), None
+            old, size = self._partial_name(0), None
             with contextlib.suppress(OSError):  # there is none, or the file system has no links
                 os.link(path, old)
                 size = os.stat(old).st_size

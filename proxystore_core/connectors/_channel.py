@@ -100,7 +100,12 @@ class Channel:
         head = make_head(object_id, nbytes)
 
         def publish(area: Area, segment: Segment, views: list[memoryview]) -> None:
-            if not area.finish(segment, object_id, head, views, new=False):
+            try:
+                done = area.finish(segment, object_id, head, views, new=False)
+            except FileNotFoundError as error:
+                self._check_there(error)
+                raise
+            if not done:
                 raise self._full_error(nbytes)
             self._evict_elsewhere(object_id, area)
 
@@ -123,12 +128,15 @@ class Channel:
                 if taken is not None:
                     return taken
         except FileNotFoundError as error:
-            if os.path.isdir(f"{self.info.directory}/{PARTIAL}"):
-                raise
-            raise closed_error(self.info.directory) from error
+            self._check_there(error)
+            raise
         except ConnectorUnavailableError as error:  # there is no place to spill to
             raise self._full_error(nbytes, str(error)) from error
         raise self._full_error(nbytes)
+
+    def _check_there(self, error: FileNotFoundError) -> None:
+        if not os.path.isdir(f"{self.info.directory}/{PARTIAL}"):
+            raise closed_error(self.info.directory) from error
 
     def _evict_elsewhere(self, object_id: str, written: Area) -> None:
         for area in self._areas():
