@@ -190,6 +190,9 @@ def beside(report: Report, options: Options, nbytes: int) -> None:
             "during", uuid=other.uuid, key=little_of_other, flow=source.uuid, large=large
         )
         _p99(report, f"1 kB by an endpoint that gets {size(nbytes)} of another", taken)
+    with endpoints(2) as (source, receiver):  # fresh ones: nothing is warm yet
+        large, little = source.ask("put", nbytes=nbytes), source.ask("put", nbytes=KB)
+        receiver.ask("get", uuid=source.uuid, key=little)
         grown = receiver.ask("beside", uuid=source.uuid, key=large)
     report.add(
         f"memory beside a get of {size(nbytes)}",
