@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _QUEUE: Final = 64  # messages of one session that may wait
 _SESSIONS: Final = 64  # that others may have open with us
+_REMEMBERED: Final = 1024  # peers whose last addresses we know the time of
 _PAUSE: Final = 2.0  # seconds between two answers to one peer's addresses
 
 
@@ -155,6 +156,8 @@ class Signals:
         now = time.monotonic()
         if now - self._answered.get(source, 0.0) < _PAUSE:
             return
+        if len(self._answered) > _REMEMBERED:
+            self._answered.clear()
         self._answered[source] = now
         self._learned(source, found)
         if message.get("reply") is True:
