@@ -1,1 +1,1 @@
-"""A file of its own, or the package `tests` that globus-compute-endpoint installs takes the name."""
+"""Without this file the package `tests` that globus-compute-endpoint installs takes the name."""
