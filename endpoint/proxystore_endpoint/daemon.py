@@ -229,17 +229,33 @@ async def _until_idle(idle_for: Callable[[], float], limit: float, stop: asyncio
 
 @contextlib.contextmanager
 def _only_one(uuid: str) -> Iterator[None]:
-    """Hold the lock of an endpoint on this machine."""
-    path = make_runtime_dir(uuid) / "lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the lock of an endpoint on this machine, and leave nothing of it behind."""
+    path, fd = _lock(uuid)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EndpointRunningError("The endpoint runs already on this machine.") from None
         yield
     finally:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next one is there already
+            path.parent.rmdir()
         os.close(fd)
+
+
+def _lock(uuid: str) -> tuple[Path, int]:
+    while True:
+        path = make_runtime_dir(uuid) / "lock"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:  # another one, which ended, took the directory away
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), path.stat()):
+                    return path, fd
+        except BlockingIOError:
+            os.close(fd)
+            raise EndpointRunningError("The endpoint runs already on this machine.") from None
+        os.close(fd)  # the lock of one that ended: its file is gone
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ class TestLife:
             with pytest.raises(EndpointUnreachableError):
                 client.get("k")
         assert not (home.directory("a") / "daemon.pid").exists()
-        assert not Path(running.control).exists()
+        assert not Path(running.control).parent.exists()
         assert home.run("stop", "a") == "Endpoint a is not running.\n"
         home.run("start", "a")
         assert home.running("a").pid != running.pid
@@ -67,10 +67,32 @@ class TestLife:
         assert home.json("list")[0]["status"] == "HANGING"
         home.run("start", "a")
         assert home.running("a").pid != killed.pid
+        control = Path(home.running("a").control)
         with home.client("a") as client:
             assert client.get("k") is None  # memory went with the process
         home.run("stop", "a")
         assert not list(ROOT.iterdir()) if ROOT.exists() else True
+        assert not control.parent.exists()
+
+    def test_started_and_stopped_at_once(self, home: Home) -> None:
+        """Whoever wins, there is one daemon at a time, and no lock stays."""
+        home.make("a", start=False)
+        starts = [
+            subprocess.Popen(
+                [*COMMAND, "start", "a"],
+                env=home.env,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(4)
+        ]
+        codes = sorted(process.wait(60) for process in starts)
+        assert codes[0] == 0
+        assert codes[1:] == [1, 1, 1]
+        with home.client("a") as client:
+            assert client.health()
+        home.run("stop", "a")
+        home.run("start", "a")
 
     def test_stop_of_a_stale_file_kills_nobody(self, home: Home) -> None:
         home.make("a", start=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import socket
 
@@ -38,6 +39,7 @@ from proxystore_endpoint.running import (
     clear_running,
     get_status,
     read_running,
+    runtime_dir,
     stop_process,
 )
 
@@ -175,6 +177,8 @@ def remove(options: argparse.Namespace) -> int:
     if not (directory / ENDPOINT_CONFIG_FILE).exists():
         raise EndpointNotFoundError(f"An endpoint named {options.name} does not exist.")
     _stopped(options.name)
+    with contextlib.suppress(EndpointConfigError):  # whatever it was called
+        shutil.rmtree(runtime_dir(find(options.name).config.uuid), ignore_errors=True)
     shutil.rmtree(directory)
     say(f"Removed endpoint named {options.name}.")
     return 0
