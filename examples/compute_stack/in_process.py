@@ -53,7 +53,7 @@ class InProcess:
         self._engine = engine
         self._directory = Path(tempfile.mkdtemp(prefix="compute-stack-"))
         # Also where it is never closed.
-        self._remove = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+        self._remove = weakref.finalize(self, _remove, self._directory, os.getpid())
         self._usual = Path.cwd()
         self._inboxes: dict[str, queue.SimpleQueue[bytes]] = {}
         self._open = threading.Lock()
@@ -153,6 +153,11 @@ class InProcess:
     def _inbox(self, group_id: str) -> queue.SimpleQueue[bytes]:
         with self._open:
             return self._inboxes.setdefault(group_id, queue.SimpleQueue())
+
+
+def _remove(directory: Path, owner: int) -> None:
+    if os.getpid() == owner:  # and not a process that it forked
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class _Adapter(requests.adapters.BaseAdapter):
