@@ -26,6 +26,8 @@ from proxystore_endpoint.wire.messages import Op, Request, Response, Status
 _log = logging.getLogger(__name__)
 
 _LIST_BYTES: Final = 32 * 1024  # of keys in one answer: half of what fits into a frame
+_SMALL: Final = 4096  # bytes of an object of which a copy is kept for the next who asks
+_KEPT: Final = 128
 _RIGHTS: Final = {
     Op.GET: Right.READ,
     Op.EXISTS: Right.READ,
@@ -70,6 +72,7 @@ class Serving:
         self._large = large
         self._open: dict[int, StoredObject] = {}  # until what was answered is sent
         self._puts: dict[int, _Put] = {}
+        self._small: dict[str, StoredObject] = {}  # mapping a file costs more than a small answer
         self._answers: Final[dict[str, Callable[[Lane, int, Request], Response | None]]] = {
             Op.GET: self._get,
             Op.EXISTS: self._exists,
@@ -124,13 +127,29 @@ class Serving:
     def lane_ended(self, lane: Lane, error: WireError | None) -> None:
         """Let go of everything."""
         self._open.clear()
+        self._small.clear()
         for put in self._puts.values():
             put.reservation.abandon()
         self._puts.clear()
         self._ended(lane, error)
 
+    def _opened(self, key: str) -> StoredObject | None:
+        """Open an object, or take it from the small ones that were asked for lately."""
+        if key in self._small:
+            kept = self._small[key]
+            stat = self._provider.stat(key)
+            if stat is not None and stat.version == kept.stat.version:
+                return StoredObject(kept.view, stat)
+            del self._small[key]
+        found = self._provider.open(key)
+        if found is not None and found.nbytes <= _SMALL and found.stat.version:
+            if len(self._small) >= _KEPT:
+                del self._small[next(iter(self._small))]
+            self._small[key] = StoredObject(memoryview(bytes(found.view)), found.stat)
+        return found
+
     def _get(self, lane: Lane, stream: int, request: Request) -> Response | None:
-        found = self._provider.open(request.key)
+        found = self._opened(request.key)
         if found is None:
             return self._missing(request)
         size = found.nbytes

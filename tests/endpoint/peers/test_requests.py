@@ -43,6 +43,25 @@ def test_get_says_why_there_is_no_object() -> None:
     asyncio.run(run())
 
 
+def test_small_objects_that_are_asked_for_again_are_those_of_now() -> None:
+    async def run() -> None:
+        async with nodes() as (here, there):
+            key = there.put(b"one")
+            for data in (b"one", b"one", b"two", b"two"):
+                if data == b"two":
+                    there.put(data, key)
+                here.storage.evict(key, origin=str(there.uuid))
+                assert await here.fetch(there, key) == data
+            there.storage.evict(key)
+            assert await here.fetch(there, key) is MissingReason.EVICTED
+            keys = [there.put(str(n).encode()) for n in range(300)]
+            for _ in range(2):
+                for number, one in enumerate(keys):
+                    assert await here.fetch(there, one) == str(number).encode()
+
+    asyncio.run(run())
+
+
 def test_get_tells_when_the_object_expires() -> None:
     async def run() -> None:
         async with nodes() as (here, there):
