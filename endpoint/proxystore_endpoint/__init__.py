@@ -10,7 +10,9 @@ The commands `proxystore-endpoint` and `proxystore-relay` make and run endpoints
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from proxystore_core.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from proxystore_endpoint.client import EndpointClient as EndpointClient
@@ -26,18 +28,4 @@ _WHERE = {
 }
 
 __all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    where = _WHERE.get(name)
-    if where is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"{__name__}.{where}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _WHERE)

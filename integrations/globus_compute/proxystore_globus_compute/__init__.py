@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from proxystore_core.utils.lazy import lazy_names
+
 if TYPE_CHECKING:
     from proxystore_globus_compute.client import ProxyClient as ProxyClient
     from proxystore_globus_compute.config import endpoint_config as endpoint_config
@@ -39,25 +41,17 @@ _WHERE = {
 _WITH_SDK = frozenset(("client", "executor", "futures", "serializer"))
 
 __all__ = sorted(_WHERE)
+_load, __dir__ = lazy_names(__name__, _WHERE)
 
 
 def __getattr__(name: str) -> Any:
-    where = _WHERE.get(name)
-    if where is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    if _WHERE.get(name) in _WITH_SDK:
+        from importlib import import_module
 
-    if where in _WITH_SDK:
         try:
             import_module("globus_compute_sdk")
         except ModuleNotFoundError as error:
             from proxystore_core.exceptions import MissingExtraError
 
             raise MissingExtraError("globus-compute", needed_for=f"{__name__}.{name}") from error
-    value = getattr(import_module(f"{__name__}.{where}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+    return _load(name)
