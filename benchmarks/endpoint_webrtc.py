@@ -17,7 +17,18 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from benchmarks._harness import KB, MB, Options, Report, interleave, median, parse, progress, size
+from benchmarks._harness import (
+    KB,
+    MB,
+    Options,
+    Report,
+    have,
+    interleave,
+    median,
+    parse,
+    progress,
+    size,
+)
 from benchmarks._link import slow_link
 from benchmarks._netns import Namespace, NamespaceError, Namespaces
 from benchmarks._webrtc_peer import OURS, PROXYSTORE, Ends
@@ -86,8 +97,11 @@ def first(left: Namespace, right: Namespace, system: str) -> float:
 
 def measure(report: Report, options: Options, left: Namespace, right: Namespace, far: str) -> None:
     """Measure all rows."""
+    systems = SYSTEMS if have("proxystore") else (OURS,)
+    if PROXYSTORE not in systems:
+        report.not_run("all sizes", PEER, "needs: pip install 'proxystore-core[bench]'")
     with contextlib.ExitStack() as stack:
-        ends = {name: stack.enter_context(Ends(left, right, name)) for name in SYSTEMS}
+        ends = {name: stack.enter_context(Ends(left, right, name)) for name in systems}
         receiver = stack.enter_context(contextlib.closing(Program(right, _RECEIVER % far)))
         receiver.hear()
         sender = stack.enter_context(contextlib.closing(Program(left, _SENDER % far)))
@@ -104,15 +118,17 @@ def measure(report: Report, options: Options, left: Namespace, right: Namespace,
             report.samples.update({f"{size(nbytes)}, {name}": s for name, s in taken.items()})
             what, ours = f"{size(nbytes)}, RTT 10 ms", median(taken[OURS])
             target = TARGET if nbytes >= MB else None
-            report.faster(what, PEER, ours, median(taken[PROXYSTORE]), target)
+            if PROXYSTORE in taken:
+                report.faster(what, PEER, ours, median(taken[PROXYSTORE]), target)
             report.faster(what, TCP, ours, median(taken[TCP]))
     progress("webrtc: new connections")
     fresh = interleave(
-        {name: partial(first, left, right, name) for name in SYSTEMS},
+        {name: partial(first, left, right, name) for name in systems},
         1 if options.quick else 3,
         warmup=0,
     )
-    report.faster("first 1 MB, RTT 10 ms", PEER, median(fresh[OURS]), median(fresh[PROXYSTORE]))
+    if PROXYSTORE in fresh:
+        report.faster("first 1 MB, RTT 10 ms", PEER, median(fresh[OURS]), median(fresh[PROXYSTORE]))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
