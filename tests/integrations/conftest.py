@@ -26,6 +26,8 @@ from tests.integrations.dask_kit import THRESHOLD, usage
 ROOT = Path(__file__).parents[2]
 BIN = str(Path(sys.executable).parent)
 sys.path.append(str(ROOT))  # for the workers of process pools
+# For all other processes: globus-compute-endpoint installs a package `tests` of its own.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 if BIN not in os.environ["PATH"].split(os.pathsep):  # Parsl starts its processes by name
     os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
 
