@@ -19,7 +19,8 @@ ROOT = BASE / f"proxystore-test-{os.getpid()}"
 os.environ["PROXYSTORE_SHM_ROOT"] = str(ROOT)  # of this run alone; processes it starts inherit it
 
 
-def _shared_memory() -> set[str]:
+def shared_memory() -> set[str]:
+    """Return the stores in shared memory of this run; other tests' fixtures may hold some."""
     return {str(path) for path in ROOT.iterdir()} if ROOT.is_dir() else set()
 
 
@@ -58,13 +59,13 @@ def wait_until(condition: Callable[[], bool], timeout: float = 10.0) -> bool:
 
 @contextmanager
 def _watch() -> Iterator[None]:
-    shm, fds, children, threads = _shared_memory(), _descriptors(), _children(), _threads()
+    shm, fds, children, threads = shared_memory(), _descriptors(), _children(), _threads()
     yield
     problems: list[str] = []
 
     def check() -> bool:
         problems.clear()
-        if left := _shared_memory() - shm:
+        if left := shared_memory() - shm:
             problems.append(f"shared memory left: {sorted(left)}")
         new = {n: t for n, t in _descriptors().items() if n not in fds}
         if left_fds := {

@@ -17,7 +17,7 @@ from proxystore_endpoint.exceptions import EndpointUnreachableError
 from proxystore_endpoint.running import Running, process_started
 from proxystore_endpoint.tasks import Tasks, log_errors
 
-from tests.conftest import ROOT, wait_until
+from tests.conftest import ROOT, shared_memory, wait_until
 from tests.endpoint.homes import COMMAND, Home, homes
 
 
@@ -45,6 +45,7 @@ class TestLife:
                 client.get("k")
         assert not (home.directory("a") / "daemon.pid").exists()
         assert not Path(running.control).parent.exists()
+        assert not list(home.path.glob("proxystore-spill-*/*"))
         assert home.run("stop", "a") == "Endpoint a is not running.\n"
         home.run("start", "a")
         assert home.running("a").pid != running.pid
@@ -58,6 +59,7 @@ class TestLife:
             assert client.health()
 
     def test_killed(self, home: Home) -> None:
+        before = shared_memory()
         home.make("a")
         killed = home.running("a")
         with home.client("a") as client:
@@ -71,7 +73,7 @@ class TestLife:
         with home.client("a") as client:
             assert client.get("k") is None  # memory went with the process
         home.run("stop", "a")
-        assert not list(ROOT.iterdir()) if ROOT.exists() else True
+        assert shared_memory() <= before
         assert not control.parent.exists()
 
     def test_started_and_stopped_at_once(self, home: Home) -> None:

@@ -20,7 +20,7 @@ from examples.compute_stack.engines import engine
 from examples.compute_stack.processes import running
 from examples.compute_stack.stack import Stack
 from proxystore_core.store import Store
-from tests.conftest import ROOT, wait_until
+from tests.conftest import shared_memory, wait_until
 from tests.integrations.globus_kit import left, wait_for_none
 
 
@@ -78,8 +78,9 @@ def core(stack: Stack) -> Iterator[CoreEndpoint]:
 @pytest.fixture
 def store() -> Iterator[Store[Any]]:
     """Make a store in shared memory that is empty at the end."""
+    before = shared_memory()
     with Store("globus", cache_size=0) as made:
         yield made
         assert wait_for_none(made), f"{left(made)} objects left"
     gc.collect()
-    assert wait_until(lambda: not (ROOT.is_dir() and any(ROOT.iterdir()))), "shared memory left"
+    assert wait_until(lambda: shared_memory() <= before), "shared memory left"

@@ -121,7 +121,7 @@ class Areas:
         self.memory.close()
         if self.spill is not None:
             self._empty_spill(self.spill)
-            self.spill.close()
+            self.spill.close(remove=True)
         if self.durable is not None:
             self.durable.close()
 

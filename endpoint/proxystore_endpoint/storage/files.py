@@ -7,6 +7,7 @@ changes after that, so that it can be mapped.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -52,11 +53,20 @@ class Files:
                 f"The directory {directory} cannot be used: {error.strerror}."
             ) from error
 
-    def close(self) -> None:
-        """Let go of the directory."""
+    def close(self, *, remove: bool = False) -> None:
+        """Let go of the directory.
+
+        Args:
+            remove: Remove it, if there are no files in it.
+        """
         lock, self._lock = self._lock, -1
-        if lock >= 0:
-            os.close(lock)
+        if lock < 0:
+            return
+        if remove and not self.names():
+            with contextlib.suppress(OSError):  # somebody else's files are in it
+                (self.directory / ".lock").unlink()
+                self.directory.rmdir()
+        os.close(lock)
 
     def path(self, name: str) -> str:
         """Return where a whole file lies."""
