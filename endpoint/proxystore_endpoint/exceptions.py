@@ -24,7 +24,6 @@ builtin that a caller would naturally catch. Faults of a channel that
         * `MembershipError` (`PermissionError`)
         * `TicketError` (`ValueError`)
     * `EndpointStorageError`
-        * `ObjectExistsError` (`ValueError`)
         * `ReservationError` (`RuntimeError`)
         * `DurabilityUnavailableError` (`ValueError`)
         * `ObjectLostError` (`LookupError`)
@@ -206,10 +205,6 @@ class TicketError(GrantError, ValueError):
 
 class EndpointStorageError(EndpointError):
     """The storage cannot do what was asked."""
-
-
-class ObjectExistsError(EndpointStorageError, ValueError):
-    """A key has an object already, and objects never change."""
 
 
 class ReservationError(EndpointStorageError, RuntimeError):

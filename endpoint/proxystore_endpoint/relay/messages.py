@@ -2,7 +2,7 @@
 
 Every message is one websocket message. One that begins with `{` is a control message, a JSON
 object whose `type` names it; the others are binary and begin with a type byte and the number of a
-circuit (`docs/wire.md` has the tables). Unknown types and unknown fields are ignored by the
+circuit (`docs/relay.md` has the tables). Unknown types and unknown fields are ignored by the
 receiver, so that either side may be newer.
 """
 
