@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from proxystore_core import __version__
+from proxystore_core.cli._doctor import Check
 from proxystore_core.exceptions import ProxyStoreError
 from proxystore_core.utils.data import bytes_to_readable
 from proxystore_endpoint.cli._find import Found, connect, find, running_of
 from proxystore_endpoint.cli._output import complain, say, say_json
 from proxystore_endpoint.cli._paths import (
-    Check,
     check_peer,
     check_relay,
     check_summary,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from typing import Any, NamedTuple
+from typing import Any
 
+from proxystore_core.cli._doctor import Check
 from proxystore_endpoint.cli._find import Found
 from proxystore_endpoint.config import split_address
 from proxystore_endpoint.identity import Identity
@@ -20,22 +21,6 @@ from proxystore_endpoint.transports.tcp import own_addresses
 _CONNECT_S = 3.0
 _RELAY_S = 8.0
 _LOOK_S = 0.1
-
-
-class Check(NamedTuple):
-    """What one check found.
-
-    Attributes:
-        name: What was looked at.
-        verdict: `ok`, `warning` or `failed`.
-        found: What was found.
-        advice: What to do about it, if anything.
-    """
-
-    name: str
-    verdict: str
-    found: str
-    advice: str = ""
 
 
 async def check_tcp(found: Found, told: dict[str, Any] | None) -> tuple[Check, bool]:
